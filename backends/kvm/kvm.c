@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * kvm.c - give a running QEMU its ivshmem device, and take it away again (M12)
+ *
+ * The monitor is opened for one job and closed after it, so that other programs can use the socket in
+ * between; that a QEMU ended is seen by the region keeper. The ids are ours: VMCOMM_DEVICE and
+ * VMCOMM_CHARDEV. Where the operator put the device on the command line it is found by its type.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../host/daemon/backend.h"
+#include "ports.h"
+#include "qmp.h"
+
+#define VMCOMM_DEVICE  "vmcomm0"
+#define VMCOMM_CHARDEV "vmcomm0c"
+#define IVSHMEM_TYPE   "child<ivshmem-doorbell>"
+
+#define ANSWER_SECONDS 10 /* for each command */
+#define UNPLUG_SECONDS 20 /* for the guest to let go */
+
+struct vmcomm_backend_job {
+	struct vmcomm_backend_vm vm;
+	struct vmcomm_backend_device dev;
+	struct vmcomm_backend_callbacks cb;
+	void *arg;
+	struct qmp *qmp;
+	sd_event_source *timer;
+	bool attach;	  /* else detach */
+	bool removing;	  /* device_del is sent */
+	bool deleted;	  /* DEVICE_DELETED came */
+	bool confirmed;	  /* device_del was answered */
+	bool ended;
+	char device[128]; /* to be removed */
+	char chardev[128];
+	char bus[64];
+	int result;
+	char text[512];
+};
+
+static void set_timer(struct vmcomm_backend_job *j, uint64_t seconds)
+{
+	sd_event_source_set_time_relative(j->timer, seconds * 1000000);
+	sd_event_source_set_enabled(j->timer, SD_EVENT_ONESHOT);
+}
+
+/* The end is announced from the loop. */
+static void end(struct vmcomm_backend_job *j, int result, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+static void end(struct vmcomm_backend_job *j, int result, const char *fmt, ...)
+{
+	va_list args;
+
+	if (j->ended)
+		return;
+	j->ended = true;
+	j->result = result;
+	va_start(args, fmt);
+	vsnprintf(j->text, sizeof(j->text), fmt, args);
+	va_end(args);
+	set_timer(j, 0);
+}
+
+static void call(struct vmcomm_backend_job *j, const char *command, json_t *args, qmp_reply reply)
+{
+	int err = qmp_call(j->qmp, command, args, reply);
+
+	if (err)
+		end(j, err, "cannot send %s to QEMU: %s", command, strerror(-err));
+	else
+		set_timer(j, ANSWER_SECONDS);
+}
+
+/* -- attach -- */
+
+static void attach_undone(void *arg, json_t *result, const char *error)
+{
+	struct vmcomm_backend_job *j = arg;
+
+	/* j->text holds why; whether the chardev went away matters little. */
+	j->ended = false;
+	end(j, -EIO, "%s", j->text);
+}
+
+static void attach_device_added(void *arg, json_t *result, const char *error)
+{
+	struct vmcomm_backend_job *j = arg;
+
+	if (result) {
+		j->cb.step(j->arg, "device plugged in");
+		end(j, 0, "%s", "");
+		return;
+	}
+	snprintf(j->text, sizeof(j->text), "device_add on bus %s: %s", j->bus, error);
+	call(j, "chardev-remove", json_pack("{s:s}", "id", VMCOMM_CHARDEV), attach_undone);
+}
+
+static void attach_chardev_added(void *arg, json_t *result, const char *error)
+{
+	struct vmcomm_backend_job *j = arg;
+
+	if (!result) {
+		end(j, -EIO, "chardev-add: %s", error);
+		return;
+	}
+	call(j, "device_add",
+	     json_pack("{s:s, s:s, s:s, s:i, s:s}", "driver", "ivshmem-doorbell", "id",
+		       VMCOMM_DEVICE, "chardev", VMCOMM_CHARDEV, "vectors", (int)j->dev.vectors,
+		       "bus", j->bus),
+	     attach_device_added);
+}
+
+static void attach_chardev_add(struct vmcomm_backend_job *j)
+{
+	j->cb.step(j->arg, "plugging the device in");
+	call(j, "chardev-add",
+	     json_pack("{s:s, s:{s:s, s:{s:{s:s, s:{s:s}}, s:b}}}", "id", VMCOMM_CHARDEV, "backend",
+		       "type", "socket", "data", "addr", "type", "unix", "data", "path",
+		       j->dev.socket, "server", 0),
+	     attach_chardev_added);
+}
+
+static void attach_pci_known(void *arg, json_t *result, const char *error)
+{
+	struct vmcomm_backend_job *j = arg;
+	char why[400];
+
+	if (!result) {
+		end(j, -EIO, "query-pci: %s", error);
+		return;
+	}
+	if (kvm_port_choose(result, j->dev.size, j->bus, sizeof(j->bus), why, sizeof(why))) {
+		end(j, -ENODEV, "%s", why);
+		return;
+	}
+	attach_chardev_add(j);
+}
+
+static void attach_bus(struct vmcomm_backend_job *j)
+{
+	if (j->vm.bus) {
+		snprintf(j->bus, sizeof(j->bus), "%s", j->vm.bus);
+		attach_chardev_add(j);
+	} else {
+		call(j, "query-pci", NULL, attach_pci_known);
+	}
+}
+
+/* -- detach, also of what an earlier attach left behind -- */
+
+static void removed(struct vmcomm_backend_job *j)
+{
+	if (j->attach) {
+		attach_bus(j);
+		return;
+	}
+	j->cb.step(j->arg, "device unplugged");
+	end(j, 0, "%s", "");
+}
+
+static void chardev_removed(void *arg, json_t *result, const char *error)
+{
+	struct vmcomm_backend_job *j = arg;
+
+	if (!result && !strstr(error, "not found")) {
+		end(j, -EIO, "chardev-remove %s: %s", j->chardev, error);
+		return;
+	}
+	removed(j);
+}
+
+static void device_gone(struct vmcomm_backend_job *j)
+{
+	/* The event may come before the reply of device_del: one command at a time. */
+	if (!j->deleted || !j->confirmed || !j->removing)
+		return;
+	j->removing = false;
+	call(j, "chardev-remove", json_pack("{s:s}", "id", j->chardev), chardev_removed);
+}
+
+static void device_del_replied(void *arg, json_t *result, const char *error)
+{
+	struct vmcomm_backend_job *j = arg;
+
+	j->confirmed = true;
+	if (!result && !strstr(error, "in the process of unplug")) {
+		end(j, -EIO, "device_del %s: %s", j->device, error);
+		return;
+	}
+	set_timer(j, UNPLUG_SECONDS);
+	device_gone(j);
+}
+
+static void device_del(struct vmcomm_backend_job *j)
+{
+	j->cb.step(j->arg, "unplugging the device");
+	j->removing = true;
+	j->deleted = j->confirmed = false;
+	call(j, "device_del", json_pack("{s:s}", "id", j->device), device_del_replied);
+}
+
+static void chardev_known(void *arg, json_t *result, const char *error)
+{
+	struct vmcomm_backend_job *j = arg;
+	const char *name = json_string_value(result);
+
+	snprintf(j->chardev, sizeof(j->chardev), "%s", name ? name : VMCOMM_CHARDEV);
+	device_del(j);
+}
+
+static void devices_known(void *arg, json_t *result, const char *error)
+{
+	struct vmcomm_backend_job *j = arg;
+	char path[160], other[128] = "";
+	const char *name, *type;
+	unsigned int found = 0;
+	bool ours = false;
+	json_t *row;
+	size_t i;
+
+	if (!result) {
+		end(j, -EIO, "qom-list: %s", error);
+		return;
+	}
+	json_array_foreach (result, i, row) {
+		name = json_string_value(json_object_get(row, "name"));
+		type = json_string_value(json_object_get(row, "type"));
+		if (!name || !type || strcmp(type, IVSHMEM_TYPE) || strlen(name) >= sizeof(other))
+			continue;
+		if (!strcmp(name, VMCOMM_DEVICE))
+			ours = true;
+		snprintf(other, sizeof(other), "%s", name);
+		found++;
+	}
+	if (j->attach && !ours) {
+		attach_bus(j);
+		return;
+	}
+	if (!ours && found != 1) {
+		end(j, -ENODEV, found ? "it has several ivshmem devices and none is called "
+					VMCOMM_DEVICE : "it has no ivshmem device");
+		return;
+	}
+	snprintf(j->device, sizeof(j->device), "%s", ours ? VMCOMM_DEVICE : other);
+	if (j->attach)
+		j->cb.step(j->arg, "a device of an earlier time is still there");
+	snprintf(path, sizeof(path), "/machine/peripheral/%s", j->device);
+	call(j, "qom-get", json_pack("{s:s, s:s}", "path", path, "property", "chardev"),
+	     chardev_known);
+}
+
+static void look(struct vmcomm_backend_job *j)
+{
+	call(j, "qom-list", json_pack("{s:s}", "path", "/machine/peripheral"), devices_known);
+}
+
+static void uuid_known(void *arg, json_t *result, const char *error)
+{
+	struct vmcomm_backend_job *j = arg;
+	const char *got = json_string_value(json_object_get(result, "UUID"));
+	char want[40];
+	int n = 0, i;
+
+	for (i = 0; i < 16; i++)
+		n += snprintf(want + n, sizeof(want) - (size_t)n, "%s%02x",
+			      i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", j->vm.uuid[i]);
+	/* A QEMU without -uuid says zero: it cannot contradict. */
+	if (got && strcmp(got, "00000000-0000-0000-0000-000000000000") && strcasecmp(got, want)) {
+		end(j, -EINVAL, "the QEMU at %s is another VM: its uuid is %.36s, not %s",
+		    j->vm.control, got, want);
+		return;
+	}
+	look(j);
+}
+
+/* -- monitor and life of a job -- */
+
+static void monitor_ready(void *arg)
+{
+	struct vmcomm_backend_job *j = arg;
+
+	if (j->vm.uuid)
+		call(j, "query-uuid", NULL, uuid_known);
+	else
+		look(j);
+}
+
+static void monitor_event(void *arg, const char *name, json_t *data)
+{
+	struct vmcomm_backend_job *j = arg;
+	const char *device = json_string_value(json_object_get(data, "device"));
+
+	if (!j->removing || !device || strcmp(device, j->device))
+		return;
+	if (!strcmp(name, "DEVICE_DELETED")) {
+		j->deleted = true;
+		device_gone(j);
+	} else if (!strcmp(name, "DEVICE_UNPLUG_GUEST_ERROR")) {
+		end(j, -EIO, "the guest refuses to give the device back");
+	}
+}
+
+static void monitor_closed(void *arg, const char *text)
+{
+	end(arg, -ECONNRESET, "%s", text);
+}
+
+static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
+{
+	struct vmcomm_backend_job *j = arg;
+
+	if (!j->ended && j->removing && j->confirmed)
+		end(j, -ETIMEDOUT, "the guest did not give it back within %d s (is it booting, paused "
+		    "or crashed?)", UNPLUG_SECONDS);
+	else if (!j->ended)
+		end(j, -ETIMEDOUT, "no answer from QEMU at %s: does another program use this socket? "
+		    "Give QEMU a second one (-qmp)", j->vm.control);
+	else
+		j->cb.done(j->arg, j->result, j->text); /* frees the job */
+	return 0;
+}
+
+static void job_free(struct vmcomm_backend_job *j)
+{
+	if (!j)
+		return;
+	qmp_free(j->qmp);
+	sd_event_source_disable_unref(j->timer);
+	free(j);
+}
+
+static int job_new(sd_event *event, const struct vmcomm_backend_vm *vm,
+		   const struct vmcomm_backend_callbacks *cb, void *arg,
+		   struct vmcomm_backend_job **job)
+{
+	static const struct qmp_callbacks cbs = {monitor_ready, monitor_event, monitor_closed};
+	struct vmcomm_backend_job *j = calloc(1, sizeof(*j));
+	int err;
+
+	if (!j)
+		return -ENOMEM;
+	j->vm = *vm;
+	j->cb = *cb;
+	j->arg = arg;
+	err = sd_event_add_time_relative(event, &j->timer, CLOCK_MONOTONIC,
+					 ANSWER_SECONDS * 1000000ULL, 0, timer_ready, j);
+	if (err < 0) {
+		free(j);
+		return err;
+	}
+	err = qmp_open(&j->qmp, event, vm->control, &cbs, j);
+	if (err)
+		end(j, err, "cannot connect to the QMP socket %s: %s", vm->control, strerror(-err));
+	*job = j;
+	return 0;
+}
+
+static int kvm_attach(sd_event *event, const struct vmcomm_backend_vm *vm,
+		      const struct vmcomm_backend_device *dev,
+		      const struct vmcomm_backend_callbacks *cb, void *arg,
+		      struct vmcomm_backend_job **job)
+{
+	int err = job_new(event, vm, cb, arg, job);
+
+	if (!err) {
+		(*job)->attach = true;
+		(*job)->dev = *dev;
+	}
+	return err;
+}
+
+static int kvm_detach(sd_event *event, const struct vmcomm_backend_vm *vm,
+		      const struct vmcomm_backend_callbacks *cb, void *arg,
+		      struct vmcomm_backend_job **job)
+{
+	return job_new(event, vm, cb, arg, job);
+}
+
+const struct vmcomm_backend vmcomm_backend_kvm = {
+	.name = "kvm",
+	.attach = kvm_attach,
+	.detach = kvm_detach,
+	.job_free = job_free,
+};

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# bash completion for vmcommctl
+
+_vmcommctl_names()
+{
+	vmcommctl --json "$1" list 2>/dev/null | sed -n 's/^      "name": "\(.*\)",\{0,1\}$/\1/p'
+}
+
+_vmcommctl()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
+	local words=() w
+
+	for w in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+		[[ $w == -* ]] || words+=("$w")
+	done
+	case $prev in
+	--key-file | --qmp | --socket)
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
+	--group)
+		mapfile -t COMPREPLY < <(compgen -W "$(_vmcommctl_names group)" -- "$cur")
+		return
+		;;
+	--vm)
+		mapfile -t COMPREPLY < <(compgen -W "$(_vmcommctl_names vm)" -- "$cur")
+		return
+		;;
+	esac
+	if [[ $cur == -* ]]; then
+		local opts="--json --socket --help --version"
+		case "${words[0]} ${words[1]}" in
+		"group add") opts+=" --slots --memory --chunk --key-file --exclude-ports --exclude-addresses" ;;
+		"vm add") opts+=" --group --key-file --address --uuid --qmp --bus --user" ;;
+		"vm remove" | "vm attach") opts+=" --key-file" ;;
+		"vm list") opts+=" --group" ;;
+		"conn list") opts+=" --group --vm" ;;
+		esac
+		mapfile -t COMPREPLY < <(compgen -W "$opts" -- "$cur")
+		return
+	fi
+	case "${#words[@]} ${words[0]} ${words[1]}" in
+	"0 "*) w="group vm conn stats doctor" ;;
+	"1 group "*) w="add list show remove" ;;
+	"1 vm "*) w="add remove attach detach list show" ;;
+	"1 conn "*) w="list" ;;
+	"1 stats "*) w=$(_vmcommctl_names vm) ;;
+	"2 group show" | "2 group remove") w=$(_vmcommctl_names group) ;;
+	"2 vm remove" | "2 vm attach" | "2 vm detach" | "2 vm show") w=$(_vmcommctl_names vm) ;;
+	*) w= ;;
+	esac
+	mapfile -t COMPREPLY < <(compgen -W "$w" -- "$cur")
+}
+
+complete -F _vmcommctl vmcommctl

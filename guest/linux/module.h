@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * module.h - the guest module's own structures
+ *
+ *   hook.c     call analyser: which sockets get a context (M1, M4)
+ *   sock.c     contexts: life cycle, lists, the swapped struct proto and struct proto_ops
+ *   send.c recv.c ctl.c   the callbacks (M6-M8, M10)
+ *   link.c     one membership in a group: node, workers, timers
+ *   quit.c     leaving: evict connections, give sockets back to TCP (M2, M16)
+ *   inject.c   put bytes that were taken out of a ring into TCP's receive queue
+ *   ivshmem.c loop.c      transports
+ *
+ * Locks: socket lock -> node->lock (bh) -> conn->arm_lock (bh). vmcomm_socks_lock (bh) is a leaf.
+ * vs->tcp_read is taken before the socket lock.
+ */
+#ifndef VMCOMM_MODULE_H
+#define VMCOMM_MODULE_H
+
+#include <linux/hashtable.h>
+#include <linux/list.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/refcount.h>
+#include <linux/workqueue.h>
+#include <linux/interrupt.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+
+#include "conn.h"
+#include "compat/compat.h"
+
+#define VMCOMM_VERSION "0.1.0"
+
+/* One membership in a group: a node and what drives it. */
+struct vmcomm_link {
+	struct list_head list; /* vmcomm_links, RCU */
+	const char *name;
+	struct vmcomm_node node;
+	struct vmcomm_region region;
+	bool up;	       /* node is initialised */
+	bool closing;
+	/* which slot a connection's other end is in; -ENOENT: none of ours */
+	int (*find)(struct vmcomm_link *link, const struct sock *sk, const u8 raddr[16],
+		    bool client);
+	void (*kick)(struct vmcomm_node *node, u32 slot, u32 vector);
+	struct tasklet_struct tasklet; /* doorbell */
+	struct delayed_work tick;
+	struct work_struct news_work;
+	spinlock_t news_lock;
+	u64 news_up, news_left, news_gone; /* bits: slots */
+	struct mutex lock; /* node_init, leave */
+	struct delayed_work adopt;
+	u32 adopt_tries;
+	bool no_adopt;
+	u32 offers[64];	   /* announced offers to look at: peer slot << 24 | CCB, a small ring */
+	u32 offers_head, offers_tail;
+	bool offers_lost;
+};
+
+/* What kind of poll a socket has seen. */
+enum {
+	VMCOMM_EDGE_UNKNOWN,
+	VMCOMM_EDGE_LEVEL,
+	VMCOMM_EDGE_EDGE,
+};
+
+/* What a wrapped socket carries: a copy of its struct proto and everything of ours. */
+struct vmcomm_sock {
+	struct proto prot; /* sk->sk_prot points here */
+	struct proto *orig;
+	struct sock *sk;
+	struct vmcomm_conn conn;
+	struct vmcomm_conn_names names;
+	struct vmcomm_link *link; /* where its peer was found; only compared when not attached */
+	u32 slot;
+	struct list_head list;
+	struct list_head unwrapped;
+	struct hlist_node key;
+	refcount_t ref;	   /* list, lookups in progress */
+	atomic_t inflight; /* callbacks running */
+	atomic_t sleepers; /* our own threads on the wait queue */
+	struct mutex tcp_read; /* reads from TCP are one at a time: two could pass x_seq */
+	bool tcp_reading;      /* one is at it; socket lock */
+	const struct proto_ops *orig_ops;
+	bool ops_done;
+	bool gone;    /* given back to TCP */
+	bool no_ring; /* for good */
+	bool adopted; /* older than the module or the pair */
+	bool unsafe;  /* adopted, and threads may still be inside TCP's own calls */
+	bool more;    /* the last bytes on TCP were sent with MSG_MORE */
+	u32 corks;    /* calls that set or clear TCP_CORK */
+	u8 edge;      /* VMCOMM_EDGE_* */
+	u64 told;     /* the ring's head when sleepers were woken last */
+	u32 told_gen;
+	u32 tcp_send; /* threads inside TCP's sendmsg, socket lock */
+	u32 spin;     /* ns, adapts */
+	u32 spin_skip;
+	u32 tx_spin;
+	u32 tx_spin_skip;
+	unsigned long active; /* jiffies of the last ring byte sent */
+	u64 full_tail;		  /* send.c: what the peer had read when the ring was full */
+	unsigned long full_since; /* jiffies of that */
+	u64 watch_tail;	      /* watch.c: what the peer had read, */
+	u64 watch_beat;	      /* its heartbeat, */
+	unsigned long watch_moved; /* and the jiffies when one of them changed last */
+	unsigned long watch_alive; /* jiffies of the last keepalive */
+	struct work_struct evict_work;
+	u32 evict_reason;
+	struct rcu_head rcu;
+};
+
+/* module parameters */
+extern bool vmcomm_enabled;
+extern bool vmcomm_adopt;
+extern unsigned int vmcomm_spin_us;
+extern unsigned int vmcomm_leave_ms;
+extern unsigned int vmcomm_keepalive_s;
+extern unsigned int vmcomm_ring_first;
+extern unsigned int vmcomm_ring_max;
+
+extern struct workqueue_struct *vmcomm_wq;
+extern atomic_t vmcomm_callers;
+extern struct list_head vmcomm_socks;
+extern spinlock_t vmcomm_socks_lock;
+extern u64 vmcomm_reasons[VMCOMM_REASON_COUNT];
+extern u64 vmcomm_stats[VMCOMM_STAT_COUNT];
+extern struct list_head vmcomm_links;
+extern struct mutex vmcomm_links_lock;
+
+/* sock.c */
+int vmcomm_templates_init(void);
+bool vmcomm_sock_is_plain(const struct sock *sk);
+bool vmcomm_sock_default_ready(const struct sock *sk);
+struct vmcomm_sock *vmcomm_sock_wrap(struct sock *sk, struct vmcomm_link *link, u32 slot,
+				     bool client);
+void vmcomm_sock_unwrap(struct vmcomm_sock *vs, enum vmcomm_reason reason);
+void vmcomm_sock_put(struct vmcomm_sock *vs);
+bool vmcomm_sock_get(struct vmcomm_sock *vs);
+void vmcomm_sock_ops(struct vmcomm_sock *vs);
+void vmcomm_sock_names(const struct sock *sk, struct vmcomm_conn_names *names);
+void vmcomm_sock_evict_later(struct vmcomm_sock *vs, enum vmcomm_reason reason);
+void vmcomm_sock_tell(struct vmcomm_sock *vs);
+void vmcomm_sock_forget(struct vmcomm_sock *vs);
+void vmcomm_sock_set_key(struct vmcomm_sock *vs, u32 seq_local, u32 seq_remote);
+struct vmcomm_sock *vmcomm_sock_by_key(u32 seq_local, u32 seq_remote);
+extern const struct vmcomm_conn_ops vmcomm_sock_conn_ops;
+struct vmcomm_sock **vmcomm_sock_collect(u32 *count, const struct vmcomm_link *link, int slot);
+void vmcomm_sock_release(struct vmcomm_sock **v, u32 count);
+
+/* NULL: the socket is not, or no longer, ours */
+static inline struct vmcomm_sock *vmcomm_sock_of(const struct sock *sk);
+
+const struct proto_ops *vmcomm_template_ops(const struct sock *sk);
+__poll_t vmcomm_template_poll(struct file *file, struct socket *sock,
+			      struct poll_table_struct *wait);
+
+/* send.c, recv.c, ctl.c, spin.c */
+bool vmcomm_spin(struct vmcomm_sock *vs, u32 *spin, u32 *skip,
+		 bool (*ready)(struct vmcomm_sock *vs));
+__poll_t vmcomm_poll(struct file *file, struct socket *sock, struct poll_table_struct *wait);
+int vmcomm_sendmsg(struct sock *sk, struct msghdr *msg, size_t len);
+int vmcomm_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, int *addr_len);
+void vmcomm_recv_check_options(struct vmcomm_sock *vs);
+bool vmcomm_recv_at_mark(const struct vmcomm_sock *vs);
+int vmcomm_recv_queued(struct vmcomm_sock *vs);
+bool vmcomm_is_readable(struct sock *sk);
+bool vmcomm_memory_free(const struct sock *sk, int wake);
+void vmcomm_close(struct sock *sk, long timeout);
+void vmcomm_shutdown(struct sock *sk, int how);
+int vmcomm_disconnect(struct sock *sk, int flags);
+void vmcomm_destroy(struct sock *sk);
+int vmcomm_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
+		      unsigned int optlen);
+int vmcomm_getsockopt(struct sock *sk, int level, int optname, char __user *optval,
+		      int __user *optlen);
+int vmcomm_ioctl(struct sock *sk, int cmd, vmcomm_ioctl_arg arg);
+int vmcomm_pend_flush(struct vmcomm_sock *vs, bool force);
+int vmcomm_settle_wait(struct vmcomm_sock *vs, long timeout);
+struct proto_ops;
+void vmcomm_ops_fill(struct proto_ops *ops);
+
+/* quit.c */
+void vmcomm_reset_with(struct vmcomm_sock *vs, int err);
+int vmcomm_evict_one(struct vmcomm_sock *vs, bool gone, bool wait);
+void vmcomm_evict_pair(struct vmcomm_link *link, u32 slot, bool gone);
+int vmcomm_link_leave(struct vmcomm_link *link, unsigned int deadline_ms);
+int vmcomm_give_back(struct vmcomm_sock *vs, enum vmcomm_reason reason);
+void vmcomm_give_back_all(void);
+
+/* adopt.c */
+void vmcomm_adopt_scan(struct vmcomm_link *link, u32 slot);
+void vmcomm_adopt_work(struct work_struct *work);
+struct vmcomm_sock *vmcomm_adopt_by_key(u32 seq_local, u32 seq_remote);
+
+/* sockmap.c, watch.c */
+void vmcomm_sockmap_fill(struct proto *prot);
+void vmcomm_watch(struct vmcomm_sock *vs);
+
+/* inject.c */
+int vmcomm_inject(struct vmcomm_sock *vs);
+
+/* link.c */
+void vmcomm_links_enable(void);
+int vmcomm_link_init(struct vmcomm_link *link, const char *name);
+int vmcomm_link_up(struct vmcomm_link *link, const struct vmcomm_node_config *config);
+void vmcomm_link_down(struct vmcomm_link *link);
+void vmcomm_link_deinit(struct vmcomm_link *link);
+void vmcomm_link_doorbell(struct vmcomm_link *link);
+struct vmcomm_link *vmcomm_link_find(const struct sock *sk, const u8 raddr[16], bool client,
+				     u32 *slot);
+bool vmcomm_link_policy(struct vmcomm_link *link, const struct vmcomm_conn_names *names);
+
+/* hook.c, loop.c, ivshmem.c, proc.c */
+int vmcomm_hook_init(void);
+void vmcomm_hook_deinit(void);
+void vmcomm_try_offer(struct vmcomm_sock *vs, bool announce);
+enum vmcomm_reason vmcomm_hook_refuse(const struct sock *sk);
+int vmcomm_loop_init(unsigned int mb);
+void vmcomm_loop_deinit(void);
+int vmcomm_ivshmem_init(void);
+void vmcomm_ivshmem_deinit(void);
+int vmcomm_proc_init(void);
+void vmcomm_proc_deinit(void);
+
+static inline struct vmcomm_sock *vmcomm_sock_of(const struct sock *sk)
+{
+	struct proto *prot = READ_ONCE(sk->sk_prot);
+
+	return prot->sendmsg == vmcomm_sendmsg ? container_of(prot, struct vmcomm_sock, prot) :
+						 NULL;
+}
+
+static inline struct vmcomm_sock *vmcomm_sock_from_conn(struct vmcomm_conn *conn)
+{
+	return container_of(conn, struct vmcomm_sock, conn);
+}
+
+/* Threads of ours on the socket's wait queue are counted, so that adopt.c can tell them from others. */
+static inline void vmcomm_sleep_begin(struct vmcomm_sock *vs, wait_queue_entry_t *wait)
+{
+	atomic_inc(&vs->sleepers);
+	add_wait_queue(sk_sleep(vs->sk), wait);
+}
+
+static inline void vmcomm_sleep_end(struct vmcomm_sock *vs, wait_queue_entry_t *wait)
+{
+	remove_wait_queue(sk_sleep(vs->sk), wait);
+	atomic_dec(&vs->sleepers);
+}
+
+/*
+ * The stream as the core sees it has no FIN. TCP counts it, and its recvmsg takes it together with
+ * the last bytes of a segment, perhaps long before the ring bytes that come before it are read.
+ * Lockless; exact with the socket lock.
+ */
+static inline u32 vmcomm_rcv_nxt(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->rcv_nxt) - sock_flag(sk, SOCK_DONE);
+}
+
+static inline u32 vmcomm_copied_seq(const struct sock *sk)
+{
+	u32 seq = READ_ONCE(tcp_sk(sk)->copied_seq);
+
+	return sock_flag(sk, SOCK_DONE) && seq == READ_ONCE(tcp_sk(sk)->rcv_nxt) ? seq - 1 : seq;
+}
+
+static inline void vmcomm_reason_count(enum vmcomm_reason reason)
+{
+	vmcomm_count(&vmcomm_reasons[reason], 1);
+}
+
+static inline void vmcomm_stat_count(enum vmcomm_stat stat, u64 n)
+{
+	vmcomm_count(&vmcomm_stats[stat], n);
+}
+
+#endif

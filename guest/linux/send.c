@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* send.c - sendmsg on a wrapped socket (M6, M10) */
+#include <linux/sched/signal.h>
+#include <linux/uio.h>
+
+#include "module.h"
+
+/* A thread inside TCP's sendmsg keeps the socket off the ring: not for more than this at a time. */
+#define VMCOMM_TCP_PIECE (256 * 1024)
+/* A reader that took nothing for so long does not read at the moment. */
+#define VMCOMM_FULL_TIME (HZ / 50 + 1)
+/* The reader may start on what is there while the rest is copied. */
+#define VMCOMM_RING_PIECE (32 * 1024)
+
+static int vmcomm_send_error(struct sock *sk, int flags, int err)
+{
+	if (err == -EPIPE) {
+		err = sock_error(sk) ?: -EPIPE;
+		if (err == -EPIPE && !(flags & MSG_NOSIGNAL))
+			send_sig(SIGPIPE, current, 0);
+	}
+	return err;
+}
+
+/* These bytes cannot go into a ring. */
+static bool vmcomm_send_needs_tcp(struct vmcomm_sock *vs, const struct msghdr *msg)
+{
+	struct sock *sk = vs->sk;
+	u32 reason = 0;
+
+	if (vs->no_ring)
+		return true;
+	if (msg->msg_flags & MSG_OOB)
+		reason = VMCOMM_REASON_URGENT;
+	else if (msg->msg_flags & MSG_ZEROCOPY && sock_flag(sk, SOCK_ZEROCOPY))
+		reason = VMCOMM_REASON_ZEROCOPY;
+	else if (msg->msg_flags & MSG_FASTOPEN)
+		reason = VMCOMM_REASON_FASTOPEN;
+	else if (vmcomm_tsflags(sk) & SOF_TIMESTAMPING_TX_RECORD_MASK)
+		reason = VMCOMM_REASON_TIMESTAMPING;
+	else if (tcp_sk(sk)->repair)
+		reason = VMCOMM_REASON_REPAIR;
+	if (reason) {
+		if (vs->conn.reason != reason && vs->link)
+			vmcomm_node_reason(&vs->link->node, reason);
+		vs->conn.reason = reason;
+		return true;
+	}
+	return false;
+}
+
+/* Does TCP keep bytes back for more to come? Those in a ring are always sent at once. */
+static bool vmcomm_send_corked(const struct vmcomm_sock *vs)
+{
+	const struct tcp_sock *tp = tcp_sk(vs->sk);
+
+	return !vmcomm_tx_in_ring(&vs->conn) && (vs->more || tp->nonagle & TCP_NAGLE_CORK) &&
+	       READ_ONCE(tp->write_seq) != READ_ONCE(tp->snd_nxt);
+}
+
+/*
+ * They would be overtaken by bytes in a ring, if one can be entered now. So take the cork out for
+ * a moment; what then still waits, waits for the peer. Socket lock held, dropped in between.
+ * Return: false: they stay.
+ */
+static bool vmcomm_send_uncork(struct vmcomm_sock *vs)
+{
+	const struct vmcomm_abi_ccb *theirs = vs->conn.theirs;
+	struct sock *sk = vs->sk;
+	int off = 0, corked;
+	u32 corks;
+
+	if (!vmcomm_conn_attached(&vs->conn) || !theirs || !vs->conn.node->enabled ||
+	    !vmcomm_load32(&theirs->rx_ready) ||
+	    vmcomm_load32(&theirs->rx_epoch) != vs->conn.tx.epoch)
+		return false;
+	corked = tcp_sk(sk)->nonagle & TCP_NAGLE_CORK;
+	corks = READ_ONCE(vs->corks);
+	vs->more = false;
+	release_sock(sk);
+	vs->orig->setsockopt(sk, SOL_TCP, TCP_CORK, KERNEL_SOCKPTR(&off), sizeof(off));
+	lock_sock(sk);
+	if (corked && READ_ONCE(vs->corks) == corks)
+		tcp_sk(sk)->nonagle |= TCP_NAGLE_CORK;
+	return !vs->more;
+}
+
+/*
+ * Put pending bytes on TCP; socket lock held, dropped in between. With force they go into TCP's
+ * queue whatever its limit. Return: 0: none left; -EAGAIN.
+ */
+int vmcomm_pend_flush(struct vmcomm_sock *vs, bool force)
+{
+	struct sock *sk = vs->sk;
+	struct msghdr msg;
+	struct kvec vec;
+	int sndbuf, n;
+	u32 len;
+
+	while (vs->conn.tx.pend_len) {
+		if (vs->tcp_send)
+			return -EAGAIN; /* another thread is at it */
+		vec.iov_base = (void *)vmcomm_tx_pending(&vs->conn, &len);
+		vec.iov_len = len;
+		memset(&msg, 0, sizeof(msg));
+		msg.msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+		iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, len);
+		sndbuf = READ_ONCE(sk->sk_sndbuf);
+		if (force)
+			WRITE_ONCE(sk->sk_sndbuf, max_t(int, sndbuf, sk->sk_wmem_queued +
+								      2 * len + (256 << 10)));
+		vs->tcp_send++;
+		release_sock(sk);
+		n = vs->orig->sendmsg(sk, &msg, len);
+		lock_sock(sk);
+		vs->tcp_send--;
+		if (force)
+			WRITE_ONCE(sk->sk_sndbuf, sndbuf);
+		if (n == -EAGAIN || n == -ENOBUFS || n == -ENOMEM)
+			return -EAGAIN;
+		/* A connection that is dead takes its bytes with it, as TCP's own queue does. */
+		vmcomm_tx_pended(&vs->conn, n < 0 ? len : (u32)n);
+	}
+	return 0;
+}
+
+/* Sleep until *cond may have changed; 0 or -errno. */
+#define vmcomm_send_wait(vs, timeo, cond)                                                          \
+	({                                                                                         \
+		DEFINE_WAIT_FUNC(wait_, woken_wake_function);                                      \
+		int err_ = 0;                                                                      \
+                                                                                                   \
+		if (!*(timeo))                                                                     \
+			err_ = -EAGAIN;                                                            \
+		else if (signal_pending(current))                                                  \
+			err_ = sock_intr_errno(*(timeo));                                          \
+		if (!err_) {                                                                       \
+			vmcomm_sleep_begin(vs, &wait_);                                            \
+			set_bit(SOCK_NOSPACE, &(vs)->sk->sk_socket->flags);                            \
+			sk_wait_event((vs)->sk, timeo, cond, &wait_);                                 \
+			vmcomm_sleep_end(vs, &wait_);                                              \
+		}                                                                                  \
+		err_;                                                                              \
+	})
+
+static bool vmcomm_send_stop(struct vmcomm_sock *vs)
+{
+	return READ_ONCE(vs->sk->sk_err) || READ_ONCE(vs->sk->sk_shutdown) & SEND_SHUTDOWN ||
+	       READ_ONCE(vs->gone);
+}
+
+static bool vmcomm_send_ring_ready(struct vmcomm_sock *vs)
+{
+	bool ready;
+
+	rcu_read_lock();
+	ready = vmcomm_tx_arm(&vs->conn, (1u << READ_ONCE(vs->conn.tx.shift)) / 3);
+	rcu_read_unlock();
+	return ready || vmcomm_send_stop(vs);
+}
+
+/*
+ * The ring is full, and a waiter will hear when it is not. When the reader takes nothing at all the
+ * bytes go to TCP: it takes as many as it always does before a writer has to wait, and until it is
+ * full, too, a socket that was full does not stop being so by itself. Socket lock held.
+ */
+static bool vmcomm_send_full(struct vmcomm_sock *vs)
+{
+	unsigned long *flags = &vs->sk->sk_socket->flags;
+
+	if (vs->full_tail != vs->conn.tx.tail || !vs->full_since) {
+		vs->full_tail = vs->conn.tx.tail;
+		vs->full_since = jiffies | 1;
+	} else if (time_after(jiffies, vs->full_since + VMCOMM_FULL_TIME)) {
+		vmcomm_tx_exit(&vs->conn, VMCOMM_REASON_STALLED);
+		vs->full_since = 0;
+		return false;
+	}
+
+	/* Before arming: the event may come at once, and looks for the flag. */
+	set_bit(SOCK_NOSPACE, flags);
+	if (!vmcomm_send_ring_ready(vs))
+		return true;
+	clear_bit(SOCK_NOSPACE, flags);
+	return false;
+}
+
+static bool vmcomm_send_spin_ready(struct vmcomm_sock *vs)
+{
+	bool ready;
+
+	rcu_read_lock();
+	ready = vmcomm_tx_writable(&vs->conn);
+	rcu_read_unlock();
+	return ready || vmcomm_send_stop(vs);
+}
+
+/* Socket lock held, dropped in between. */
+static bool vmcomm_send_spin(struct vmcomm_sock *vs)
+{
+	bool hit;
+
+	release_sock(vs->sk);
+	hit = vmcomm_spin(vs, &vs->tx_spin, &vs->tx_spin_skip, vmcomm_send_spin_ready);
+	lock_sock(vs->sk);
+	return hit;
+}
+
+static bool vmcomm_send_tcp_ready(struct vmcomm_sock *vs)
+{
+	return (sk_stream_wspace(vs->sk) > 0 && vs->orig->stream_memory_free(vs->sk, 1)) ||
+	       vmcomm_send_stop(vs);
+}
+
+/* A part of *timeo, after which to look whether the reader reads at all. 0 or -errno. */
+static int vmcomm_send_wait_ring(struct vmcomm_sock *vs, long *timeo)
+{
+	long slice = min_t(long, *timeo, VMCOMM_FULL_TIME), left = slice;
+	int err = vmcomm_send_wait(vs, &left, vmcomm_send_ring_ready(vs));
+
+	if (*timeo != MAX_SCHEDULE_TIMEOUT)
+		*timeo -= slice - left;
+	return err;
+}
+
+/* One ring's worth of bytes at most. Return: bytes, 0 when it is full, or -EFAULT. */
+static int vmcomm_send_ring(struct vmcomm_sock *vs, struct msghdr *msg, size_t len)
+{
+	u32 room, piece, copied;
+	int done = 0;
+	u8 *to;
+
+	room = vmcomm_tx_room(&vs->conn);
+	while (room && len) {
+		to = vmcomm_tx_window(&vs->conn, &piece);
+		piece = min_t(size_t, min(piece, (u32)VMCOMM_RING_PIECE), len);
+		if (!piece)
+			break;
+		copied = copy_from_iter(to, piece, &msg->msg_iter);
+		if (copied < piece) {
+			/* A piece goes as a whole or not at all, as TCP does with its own. */
+			iov_iter_revert(&msg->msg_iter, copied);
+			if (!done)
+				return -EFAULT;
+			break;
+		}
+		vmcomm_tx_commit(&vs->conn, piece);
+		done += piece;
+		len -= piece;
+		room -= min(room, piece);
+		if (vs->conn.tx.unsettled)
+			break;
+	}
+	if (done) {
+		vs->active = jiffies;
+		vmcomm_node_count(vs->conn.node, VMCOMM_STAT_TX_RING_BYTES, done);
+	}
+	return done;
+}
+
+/* One piece through TCP's own sendmsg, which does not sleep. Socket lock held, dropped. */
+static int vmcomm_send_tcp(struct vmcomm_sock *vs, struct msghdr *msg, size_t len)
+{
+	struct sock *sk = vs->sk;
+	unsigned int flags = msg->msg_flags;
+	size_t all = iov_iter_count(&msg->msg_iter), piece = min_t(size_t, len, VMCOMM_TCP_PIECE);
+	int n;
+
+	iov_iter_truncate(&msg->msg_iter, piece);
+	msg->msg_flags |= MSG_DONTWAIT;
+	vs->tcp_send++;
+	release_sock(sk);
+	n = vs->orig->sendmsg(sk, msg, piece);
+	lock_sock(sk);
+	vs->tcp_send--;
+	msg->msg_flags = flags;
+	iov_iter_reexpand(&msg->msg_iter, all - (n > 0 ? n : 0));
+	vs->more = flags & MSG_MORE && n > 0;
+	if (n > 0) {
+		vs->conn.tcp_sent += n;
+		if (vmcomm_conn_attached(&vs->conn))
+			vmcomm_store64(&vs->conn.mine->tcp_sent, vs->conn.tcp_sent);
+		vmcomm_node_count(&vs->link->node, VMCOMM_STAT_TX_TCP_BYTES, n);
+	}
+	return n;
+}
+
+/* The module, or this context, is going away: have the call start again on TCP's own proto. */
+static int vmcomm_send_restart(void)
+{
+	set_tsk_thread_flag(current, TIF_NOTIFY_SIGNAL);
+	return -ERESTARTNOINTR;
+}
+
+static int vmcomm_send_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t len)
+{
+	struct sock *sk = vs->sk;
+	long timeo = sock_sndtimeo(sk, msg->msg_flags & MSG_DONTWAIT), nap;
+	u32 flags;
+	int done = 0, err = 0, n;
+
+	vmcomm_sock_ops(vs);
+	do {
+		if (READ_ONCE(vs->gone)) {
+			err = vmcomm_send_restart();
+			break;
+		}
+		flags = vmcomm_send_needs_tcp(vs, msg) ||
+				(vmcomm_send_corked(vs) && !vmcomm_send_uncork(vs)) ||
+				vs->tcp_send ? VMCOMM_TX_TCP : 0;
+		switch (vmcomm_tx_next(&vs->conn, tcp_sk(sk)->write_seq, flags)) {
+		case VMCOMM_NEXT_RING:
+			if (sk->sk_err || sk->sk_shutdown & SEND_SHUTDOWN) {
+				err = sk->sk_err && !(sk->sk_shutdown & SEND_SHUTDOWN) ?
+					      sock_error(sk) : -EPIPE;
+				break;
+			}
+			n = vmcomm_send_ring(vs, msg, len - done);
+			if (n < 0)
+				err = n;
+			else if (n > 0)
+				done += n;
+			else if (vs->conn.broken || vmcomm_tx_grows(&vs->conn))
+				continue;
+			else if (timeo && vmcomm_send_spin(vs))
+				continue;
+			else if (!vmcomm_send_full(vs))
+				continue;
+			else
+				err = vmcomm_send_wait_ring(vs, &timeo);
+			break;
+		case VMCOMM_NEXT_TCP:
+			n = vmcomm_send_tcp(vs, msg, len - done);
+			if (n > 0)
+				done += n;
+			else if (n == -EAGAIN && timeo)
+				err = vmcomm_send_wait(vs, &timeo, vmcomm_send_tcp_ready(vs));
+			else
+				err = n ?: (len ? -EAGAIN : 0);
+			break;
+		case VMCOMM_NEXT_HELD:
+			if (vmcomm_pend_flush(vs, true)) {
+				nap = min_t(long, timeo, HZ / 50 + 1);
+				err = vmcomm_send_wait(vs, &nap, false);
+				if (err == -EAGAIN && timeo)
+					err = 0;
+			}
+			break;
+		case VMCOMM_NEXT_WAIT:
+			/* A peer is leaving and will say in a moment how far it read. */
+			nap = min_t(long, timeo, HZ / 50 + 1);
+			err = vmcomm_send_wait(vs, &nap, false);
+			break;
+		case VMCOMM_NEXT_BROKEN:
+			err = -ECONNRESET;
+			break;
+		}
+	} while (!err && done < (int)len);
+
+	if (done)
+		return done;
+	if (err == -EPIPE)
+		err = vmcomm_send_error(sk, msg->msg_flags, err);
+	return err;
+}
+
+int vmcomm_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
+{
+	struct vmcomm_sock *vs = vmcomm_sock_of(sk);
+	int ret;
+
+	if (!vs)
+		return READ_ONCE(sk->sk_prot)->sendmsg(sk, msg, len);
+	atomic_inc(&vs->inflight);
+	lock_sock(sk);
+	/* One call, one completion: TCP must see the call as a whole. */
+	if (unlikely(msg->msg_flags & MSG_ZEROCOPY) && sock_flag(sk, SOCK_ZEROCOPY) &&
+	    1 << sk->sk_state & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT))
+		vmcomm_give_back(vs, VMCOMM_REASON_ZEROCOPY);
+	if (!(1 << sk->sk_state & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT)) || !len ||
+	    READ_ONCE(vs->gone)) {
+		/*
+		 * Not connected (yet), or nothing to send: TCP knows what to say. It may wait in
+		 * there until the connection is up, and then send.
+		 */
+		vs->tcp_send++;
+		release_sock(sk);
+		ret = vs->orig->sendmsg(sk, msg, len);
+		lock_sock(sk);
+		vs->tcp_send--;
+		release_sock(sk);
+	} else {
+		ret = vmcomm_send_locked(vs, msg, len);
+		release_sock(sk);
+	}
+	atomic_dec(&vs->inflight);
+	return ret;
+}
+
+bool vmcomm_memory_free(const struct sock *sk, int wake)
+{
+	struct vmcomm_sock *vs = vmcomm_sock_of(sk);
+	bool ret;
+
+	if (!vs)
+		return READ_ONCE(sk->sk_prot)->stream_memory_free(sk, wake);
+	/* It is TCP's own sendmsg that asks, on behalf of pending bytes for instance. */
+	if (READ_ONCE(vs->tcp_send))
+		return vs->orig->stream_memory_free(sk, wake);
+	rcu_read_lock();
+	if ((vmcomm_tx_in_ring(&vs->conn) && !vmcomm_tx_grows(&vs->conn)) ||
+	    READ_ONCE(vs->conn.tx.pend_len)) {
+		ret = vmcomm_tx_writable(&vs->conn);
+		if (!ret && wake)
+			ret = vmcomm_tx_arm(&vs->conn,
+					    (1u << READ_ONCE(vs->conn.tx.shift)) / 3) &&
+			      vmcomm_tx_writable(&vs->conn);
+	} else {
+		ret = vs->orig->stream_memory_free(sk, wake);
+	}
+	rcu_read_unlock();
+	return ret;
+}

@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* main.c - vmcomm-sim: one seed, many seeds, or seeds until the time is over */
+#include <getopt.h>
+#include <stdarg.h>
+#include <time.h>
+#include <unistd.h>
+#include <sys/random.h>
+#include <sys/wait.h>
+
+#include "sim.h"
+
+struct sim sim;
+
+static struct sim_profile force; /* what the command line says; 0: the seed says */
+static int force_weak = -1, force_faults = -1, force_mask = -1;
+static char options[256];
+
+void sim_trace_(const char *fmt, ...)
+{
+	va_list ap;
+
+	printf("%10llu ", (unsigned long long)sim.now);
+	va_start(ap, fmt);
+	vprintf(fmt, ap);
+	va_end(ap);
+	putchar('\n');
+}
+
+void sim_fail(const char *fmt, ...)
+{
+	va_list ap;
+
+	fflush(stdout);
+	fprintf(stderr, "FAILED seed 0x%llx step %llu time %llu: ", (unsigned long long)sim.seed,
+		(unsigned long long)sim.steps, (unsigned long long)sim.now);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\n  in thread %s of %s; replay: vmcomm-sim --seed 0x%llx%s --trace\n",
+		sim.cur ? sim.cur->name : "-", sim.cur && sim.cur->vm ? sim.cur->vm->name : "the world",
+		(unsigned long long)sim.seed, options);
+	sim_check_show();
+	fflush(stderr);
+	if (getenv("SIM_ABORT"))
+		abort();
+	_exit(1);
+}
+
+static void sim_profile_make(void)
+{
+	struct sim_profile *p = &sim.p;
+	struct vmcomm_layout lay;
+	u32 i;
+
+	memset(p, 0, sizeof(*p));
+	p->vms = sim_chance(3) ? sim_between(3, 4) : 2;
+	p->hosts = sim_between(1, 2);
+	p->conns = sim_chance(4) ? sim_between(1, 20) : sim_between(1, 5);
+	p->slots = p->vms + sim_below(3);
+	p->chunk_shift = sim_between(16, 18);
+	p->region = 1u << 22;
+	p->weak = sim_chance(3);
+	p->switch_mean = 1u << sim_below(7);
+	p->burst = sim_chance(2) ? sim_between(10, 200) : 0;
+	p->stall = sim_chance(2) ? sim_between(5, 300) : 0;
+	p->drain = 1u << sim_below(9);
+	p->early = sim_between(1, 8);
+	p->tcp_delay = 1u << sim_between(1, 12);
+	p->bell_delay = 1u << sim_between(0, 10);
+	p->window = 1u << sim_between(8, 15);
+	p->tick = sim_between(5000, 60000);
+	p->bytes = 1u << sim_between(8, 17);
+	p->faults = sim_chance(6) ? 0 : sim_between(1, 12);
+	p->oom = sim_chance(4) ? sim_between(3, 50) : 0;
+	p->fault_mask = 0;
+	for (i = 0; i < SIM_FAULTS; i++)
+		if (sim_chance(2))
+			p->fault_mask |= 1u << i;
+
+	if (force.vms) {
+		p->vms = force.vms;
+		p->slots = p->vms;
+	}
+	if (force.hosts)
+		p->hosts = force.hosts;
+	if (force.conns)
+		p->conns = force.conns;
+	if (force.bytes)
+		p->bytes = force.bytes;
+	if (force_weak >= 0)
+		p->weak = force_weak;
+	if (force_mask >= 0)
+		p->fault_mask = (u32)force_mask;
+	if (force_faults >= 0)
+		p->faults = (u32)force_faults;
+	if (!p->fault_mask)
+		p->faults = 0;
+	/* Small, so that the heap runs out; but room for four chunks in each slot. */
+	while (vmcomm_layout_compute(&lay, p->region, p->slots, p->chunk_shift))
+		if (p->chunk_shift > VMCOMM_CHUNK_SHIFT_MIN)
+			p->chunk_shift--;
+		else
+			p->region *= 2;
+}
+
+static void sim_profile_print(void)
+{
+	const struct sim_profile *p = &sim.p;
+	u32 i;
+
+	printf("seed 0x%llx: %u VMs, %u hosts, %u connections of up to %u bytes, %u slots, chunks "
+	       "2^%u, %s memory, switch %u burst %u stall %u drain %u, TCP delay %u window %u, doorbell "
+	       "%u, tick %u, oom %u, %u faults:",
+	       (unsigned long long)sim.seed, p->vms, p->hosts, p->conns, p->bytes, p->slots,
+	       p->chunk_shift, p->weak ? "weak" : "x86", p->switch_mean, p->burst, p->stall, p->drain,
+	       p->tcp_delay, p->window, p->bell_delay, p->tick, p->oom, p->faults);
+	for (i = 0; i < SIM_FAULTS; i++)
+		if (p->fault_mask & 1u << i)
+			printf(" %s", sim_fault_name[i]);
+	putchar('\n');
+}
+
+static void sim_one(u64 seed, bool trace)
+{
+	u32 i, k;
+
+	sim.seed = seed;
+	sim.rng = seed;
+	sim.now = 0;
+	sim.memory_clock = 1;
+	sim.finished = false;
+	sim.faults_over = false;
+	sim.trace = trace;
+	sim.lose = 0;
+	sim.cur = NULL;
+	sim_sched_reset();
+	sim_profile_make();
+	if (trace)
+		sim_profile_print();
+	for (i = 0; i < sim.p.vms; i++) {
+		struct sim_vm *vm = &sim.vm[i];
+
+		memset(vm, 0, sizeof(*vm));
+		vm->id = i;
+		snprintf(vm->name, sizeof(vm->name), "VM %c", 'A' + (int)i);
+		vm->addr[10] = vm->addr[11] = 0xff;
+		vm->addr[12] = 10;
+		vm->addr[15] = (u8)(i + 1);
+		vm->uuid[0] = (u8)(i + 1);
+		vm->ncpu = sim_chance(2) ? 1 : sim_between(2, SIM_CPUS_MAX);
+		for (k = 0; k < vm->ncpu; k++)
+			vm->cpu[k].vm = vm;
+		vm->ring_first = sim_between(12, 14);
+		vm->ring_max = sim_between(vm->ring_first, 16);
+		vm->crashed = true; /* until it boots */
+	}
+	for (i = 0; i < sim.p.hosts; i++)
+		sim_host_init(&sim.host[i], i);
+	sim_spawn(NULL, NULL, "world", sim_world, NULL);
+	sim_sched_run();
+	for (i = 0; i < sim.socks; i++) {
+		if (sim.sock[i]->client) {
+			free(sim.sock[i]->out->buf);
+			free(sim.sock[i]->in->buf);
+			free(sim.sock[i]->out);
+			free(sim.sock[i]->in);
+		}
+	}
+	for (i = 0; i < sim.socks; i++)
+		free(sim.sock[i]);
+	sim.socks = 0;
+	sim_memory_reset();
+}
+
+static double sim_clock(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static void sim_summary(u64 seeds, double seconds)
+{
+	u32 i;
+
+	printf("%llu seeds, %llu steps, %.1f s, %.1f million steps per minute\n",
+	       (unsigned long long)seeds, (unsigned long long)sim.steps, seconds,
+	       (double)sim.steps / 1e6 / (seconds > 0 ? seconds : 1) * 60);
+	printf("  %llu connections (%llu ends attached, %llu of them moved out), %llu ends of file, %llu "
+	       "resets\n",
+	       (unsigned long long)sim.count.conns, (unsigned long long)sim.count.attached,
+	       (unsigned long long)sim.count.evicts, (unsigned long long)sim.count.eofs,
+	       (unsigned long long)sim.count.resets);
+	printf("  %llu bytes, %llu through rings, %llu held, %llu pending\n",
+	       (unsigned long long)sim.count.bytes, (unsigned long long)sim.count.ring_bytes,
+	       (unsigned long long)sim.count.held, (unsigned long long)sim.count.pended);
+	printf("  %llu doorbells (%.2f per KiB in rings), %llu lost, %llu wakes in ticks, %llu early "
+	       "loads, %llu pages back, %llu moves (%llu unanswered)\n",
+	       (unsigned long long)sim.count.doorbells,
+	       sim.count.ring_bytes ? (double)sim.count.doorbells * 1024 / (double)sim.count.ring_bytes
+				    : 0.0,
+	       (unsigned long long)sim.count.bells_lost, (unsigned long long)sim.count.backstops,
+	       (unsigned long long)sim.count.early, (unsigned long long)sim.count.reclaims,
+	       (unsigned long long)sim.count.moves, (unsigned long long)sim.count.unanswered);
+	printf("  faults:");
+	for (i = 0; i < SIM_FAULTS; i++)
+		printf(" %s %llu", sim_fault_name[i], (unsigned long long)sim.count.faults[i]);
+	putchar('\n');
+}
+
+static const char usage[] =
+	"usage: vmcomm-sim [--seed N | --seeds N..M | --minutes T] [options]\n"
+	"  --seed N         run one seed (default: a fresh one)\n"
+	"  --seeds N..M     run seeds N to M\n"
+	"  --minutes T      run fresh seeds for T minutes\n"
+	"  --keep-going     go on after a failure, print a list of failed seeds at the end\n"
+	"  --vms N --hosts N --conns N --bytes N   fix what the seed would choose\n"
+	"  --memory x86|weak  memory model\n"
+	"  --faults N       how many; 0: none\n"
+	"  --only NAMES     kinds of faults, separated by commas\n"
+	"  --trace          print what happens\n"
+	"  --list           print the seeds' settings\n";
+
+static int sim_mask(const char *names)
+{
+	char copy[256], *name, *save = NULL;
+	int mask = 0;
+	u32 i;
+
+	snprintf(copy, sizeof(copy), "%s", names);
+	for (name = strtok_r(copy, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
+		for (i = 0; i < SIM_FAULTS && strcmp(name, sim_fault_name[i]); i++)
+			;
+		if (i == SIM_FAULTS) {
+			fprintf(stderr, "vmcomm-sim: no fault is called %s\n", name);
+			exit(2);
+		}
+		mask |= 1 << i;
+	}
+	return mask;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option longopts[] = {
+		{"seed", 1, NULL, 's'},	 {"seeds", 1, NULL, 'S'},   {"minutes", 1, NULL, 'm'},
+		{"vms", 1, NULL, 'v'},	 {"hosts", 1, NULL, 'h'},   {"conns", 1, NULL, 'c'},
+		{"bytes", 1, NULL, 'b'}, {"memory", 1, NULL, 'M'},  {"faults", 1, NULL, 'f'},
+		{"only", 1, NULL, 'o'},	 {"trace", 0, NULL, 't'},   {"list", 0, NULL, 'l'},
+		{"help", 0, NULL, 'H'},	 {"keep-going", 0, NULL, 'k'}, {NULL, 0, NULL, 0}};
+	u64 first = 0, last = 0, seed, done = 0, failed = 0;
+	double minutes = 0, start = sim_clock();
+	bool trace = false, list = false, keep = false, fixed = false;
+	char *end;
+	int c;
+
+	if (getrandom(&first, sizeof(first), 0) != sizeof(first))
+		first = (u64)time(NULL);
+	first &= 0xffffffffffffULL;
+	last = first;
+	while ((c = getopt_long(argc, argv, "", longopts, NULL)) != -1) {
+		switch (c) {
+		case 's':
+			first = last = strtoull(optarg, NULL, 0);
+			fixed = true;
+			break;
+		case 'S':
+			first = strtoull(optarg, &end, 0);
+			last = end[0] == '.' && end[1] == '.' ? strtoull(end + 2, NULL, 0) : first;
+			fixed = true;
+			break;
+		case 'm':
+			minutes = strtod(optarg, NULL);
+			break;
+		case 'v':
+			force.vms = (u32)atoi(optarg);
+			break;
+		case 'h':
+			force.hosts = (u32)atoi(optarg);
+			break;
+		case 'c':
+			force.conns = (u32)atoi(optarg);
+			break;
+		case 'b':
+			force.bytes = (u32)atoi(optarg);
+			break;
+		case 'M':
+			force_weak = !strcmp(optarg, "weak");
+			break;
+		case 'f':
+			force_faults = atoi(optarg);
+			break;
+		case 'o':
+			force_mask = sim_mask(optarg);
+			break;
+		case 't':
+			trace = true;
+			break;
+		case 'l':
+			list = true;
+			break;
+		case 'k':
+			keep = true;
+			break;
+		case 'H':
+			fputs(usage, stdout);
+			return 0;
+		default:
+			fputs(usage, stderr);
+			return 2;
+		}
+		/* What the seed alone does not tell has to be said again for a replay. */
+		if (strchr("vhcbMfo", c)) {
+			size_t n = strlen(options);
+			u32 i;
+
+			for (i = 0; longopts[i].name && longopts[i].val != c; i++)
+				;
+			snprintf(options + n, sizeof(options) - n, " --%s %s", longopts[i].name, optarg);
+		}
+	}
+	if (force.vms == 1 || force.vms > SIM_VMS_MAX || force.hosts > SIM_HOSTS_MAX ||
+	    force.conns > SIM_CONNS_MAX) {
+		fprintf(stderr, "vmcomm-sim: 2 to %d VMs, up to %d hosts and %d connections\n",
+			SIM_VMS_MAX, SIM_HOSTS_MAX, SIM_CONNS_MAX);
+		return 2;
+	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (!fixed)
+		printf("first seed 0x%llx\n", (unsigned long long)first);
+	for (seed = first;; seed++) {
+		if (minutes > 0 ? (sim_clock() - start) / 60 >= minutes : seed > last)
+			break;
+		if (list) {
+			sim.seed = sim.rng = seed;
+			sim_profile_make();
+			sim_profile_print();
+			continue;
+		}
+		if (keep) {
+			pid_t pid = fork();
+			int status;
+
+			if (!pid) {
+				sim_one(seed, trace);
+				_exit(0);
+			}
+			if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
+				failed++;
+		} else {
+			sim_one(seed, trace);
+		}
+		done++;
+	}
+	if (!list && !keep)
+		sim_summary(done, sim_clock() - start);
+	if (keep)
+		printf("%llu of %llu seeds failed\n", (unsigned long long)failed,
+		       (unsigned long long)done);
+	return failed ? 1 : 0;
+}

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * sim.h - the simulated world: threads, time, memory, TCP, VMs, hosts (docs/simulator.md)
+ *
+ * One process, one thread of the real machine; everything follows from one 64-bit seed.
+ */
+#ifndef VMCOMM_SIM_H
+#define VMCOMM_SIM_H
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "conn.h"
+#include "group.h"
+
+#define SIM_VMS_MAX	  16
+#define SIM_HOSTS_MAX	  8
+#define SIM_CPUS_MAX	  4   /* of one VM */
+#define SIM_STORES_MAX	  24  /* depth of a store buffer */
+#define SIM_THREADS_MAX	  512
+#define SIM_STACK	  (64 << 10)
+#define SIM_CONNS_MAX	  4096 /* in the life of one seed */
+#define SIM_QUEUE	  256
+#define SIM_NEVER	  (~0ULL)
+
+/* --- rng.c --- */
+
+u64 sim_rng(void);
+u32 sim_below(u32 n);		     /* 0 .. n-1 */
+u32 sim_between(u32 low, u32 high);  /* low .. high */
+bool sim_chance(u32 one_in);	     /* 0: never */
+u32 sim_size(u32 max);		     /* 1 .. max, small ones often */
+
+/* --- sched.c: threads and time --- */
+
+struct sim_vm;
+
+enum sim_thread_state {
+	SIM_UNUSED,
+	SIM_RUNNABLE,
+	SIM_BLOCKED, /* until woken */
+	SIM_STALLED, /* runnable, but its CPU does something else */
+	SIM_PARKED,  /* runnable, but its VM is paused */
+	SIM_DEAD,
+};
+
+struct sim_thread {
+	void *sp;
+	u32 id;
+	u32 state;
+	u32 run_at; /* place in the array of runnable threads */
+	u32 locks;  /* spinlocks held */
+	u32 lock_class[8];
+	u32 lockless; /* inside a lockless section */
+	bool softirq;
+	bool timed_out;
+	u64 sleep_nr; /* tells an old time-out from a new one */
+	const void *wait_for;
+	const char *what; /* it sleeps for, for humans */
+	struct sim_vm *vm; /* NULL: the world */
+	struct sim_cpu *cpu;
+	void (*fn)(void *arg);
+	void *arg;
+	char name[32];
+	u8 *stack;
+};
+
+typedef void sim_event_fn(void *a, u64 b);
+
+struct sim_thread *sim_spawn(struct sim_vm *vm, struct sim_cpu *cpu, const char *name,
+			     void (*fn)(void *arg), void *arg);
+void sim_kill_vm_threads(struct sim_vm *vm);
+void sim_unpark(struct sim_vm *vm);
+void sim_yield(void);
+/* Sleep until sim_wake(@key), or @timeout units have passed (0: no limit). False: time is over. */
+bool sim_sleep(const void *key, u64 timeout, const char *what);
+void sim_wake(const void *key);
+void sim_pause(u64 time);
+void sim_at(u64 delay, sim_event_fn *fn, void *a, u64 b);
+bool sim_stalled(const struct sim_vm *vm);
+void sim_threads_print(void);
+void sim_sched_run(void); /* until sim.finished */
+void sim_sched_reset(void);
+void sim_reschedule(void);
+void sim_run_events(void);
+
+/* --- port.c: memory --- */
+
+struct sim_entry {
+	u8 *addr;
+	u8 *blob;
+	u64 value;
+	u64 nr;
+	u32 len;
+	u8 kind;
+	u8 release;
+};
+
+struct sim_cpu {
+	struct sim_entry q[SIM_STORES_MAX];
+	u32 n;
+	u64 nr;	   /* of the last entry that was put in */
+	u64 floor; /* memory clock before which no load may look */
+	struct sim_vm *vm;
+	struct {
+		u32 word;
+		u64 clock;
+	} seen[64]; /* coherence: a word is not read from before this */
+};
+
+void sim_cpu_drain(struct sim_cpu *cpu, u64 upto); /* entries up to number @upto */
+void sim_cpu_drain_some(void);
+void sim_drain_all(void);
+void sim_cpu_doorbell(struct sim_cpu *cpu, u32 host, u32 slot, u32 vector);
+void sim_memory_reset(void);
+u64 sim_allocated(struct sim_vm *vm);
+void sim_alloc_forget(struct sim_vm *vm);
+/* What is in memory now: for checks, no step. */
+u64 sim_peek(const void *p, u32 size);
+
+/* --- tcp.c --- */
+
+struct sim_sock;
+struct sim_segment;
+
+/* One direction of a connection. Everything here is the guests' private memory. */
+struct sim_tcp {
+	struct sim_sock *from, *to;
+	u8 *buf;
+	u32 size;      /* of buf and of the window */
+	u32 write_seq; /* sender */
+	u32 una;       /* sender: the receiver has read all before it */
+	u32 rcv_nxt;   /* receiver, a FIN counts one */
+	u32 copied_seq;
+	u32 fin_seq;
+	bool fin_sent, fin_in;
+	u32 flying; /* segments and acknowledgements on their way */
+	u64 last_arrival;
+	struct sim_segment *first, *last; /* on their way */
+};
+
+u32 sim_tcp_room(struct sim_tcp *t);
+u32 sim_tcp_send(struct sim_tcp *t, const u8 *data, u32 n);
+void sim_tcp_fin(struct sim_tcp *t);
+u32 sim_tcp_recv(struct sim_tcp *t, u8 *data, u32 n);
+void sim_tcp_reset(struct sim_sock *from);
+void sim_tcp_init(struct sim_tcp *t, struct sim_sock *from, struct sim_sock *to, u32 isn);
+
+/* --- socket.c --- */
+
+struct sim_sock {
+	struct vmcomm_conn conn;
+	struct sim_vm *vm;
+	struct sim_sock *peer;
+	u32 id;
+	bool client;
+	struct sim_tcp *out, *in;
+	u32 holds;
+	bool established; /* application threads run */
+	bool reset;	  /* by the peer or by TCP giving up */
+	bool broken;	  /* the core said so */
+	bool closed;
+	bool crashed; /* its VM did */
+	bool want_close;
+	bool ready;
+	struct sim_thread *owner; /* of the socket lock */
+	u64 wakes;		  /* counts wake-ups of the wait queue */
+	u32 threads;
+	u64 sent, received; /* by the application */
+	u64 total;	    /* that the application wants to send */
+	u64 stop_at;	    /* the application closes early; SIM_NEVER */
+	bool eof, sent_fin;
+	bool rx_asleep, tx_asleep;
+	u32 tx_room; /* that the sleeping sender asked for; 0: it waits for TCP */
+	u32 piece_max;
+	u32 think; /* 0: none */
+	u32 oob;   /* one send in so many uses VMCOMM_TX_TCP */
+};
+
+void sim_sock_establish(struct sim_sock *s); /* handshake done at this end, softirq */
+void sim_sock_run(struct sim_sock *s);	     /* start the application's threads */
+void sim_sock_lock(struct sim_sock *s);
+void sim_sock_unlock(struct sim_sock *s);
+void sim_sock_wake(struct sim_sock *s);
+void sim_sock_reset(struct sim_sock *s);
+void sim_sock_reoffer(struct sim_sock *s);
+void sim_sock_accept(struct sim_sock *s);
+int sim_sock_evict(struct sim_sock *s, u32 slot);
+void sim_sock_idle(struct sim_sock *s);
+u8 sim_byte(const struct sim_sock *sender, u64 pos);
+
+/* --- vm.c --- */
+
+enum sim_work_kind {
+	SIM_WORK_SYN,
+	SIM_WORK_SYNACK,
+	SIM_WORK_ACK,
+	SIM_WORK_NEWS,
+	SIM_WORK_OFFERED,
+	SIM_WORK_IDLE,
+	SIM_WORK_SWITCH,
+	SIM_WORK_FLOOD,
+	SIM_WORK_POLL,
+	SIM_WORK_EVICT,
+};
+
+struct sim_work {
+	u32 kind;
+	u32 a, b;
+	struct sim_sock *sock;
+};
+
+struct sim_queue {
+	struct sim_work work[SIM_QUEUE];
+	u32 head, tail;
+	bool busy;
+};
+
+struct sim_vm {
+	u32 id;
+	char name[16];
+	u32 life; /* counts boots */
+	u8 addr[16];
+	u8 uuid[16];
+	struct vmcomm_node node;
+	bool node_up;
+	bool plugged;
+	bool paused;
+	bool crashed;
+	bool moving; /* leaving, away or arriving */
+	bool busy;   /* a fault is being made with it */
+	bool leaving;
+	bool enabled;
+	u32 refs; /* of node, by softirq and workers */
+	u32 lockless;
+	u32 host, slot;
+	u32 ncpu;
+	struct sim_cpu cpu[SIM_CPUS_MAX];
+	u32 irqs;	/* doorbells on their way to it */
+	bool irq, irq_host; /* pending */
+	u32 irq_busy;
+	bool deaf; /* a doorbell was lost on purpose since the last tick */
+	bool in_tick;
+	struct sim_queue net, work;
+	u32 ring_first, ring_max;
+};
+
+void sim_vm_start(struct sim_vm *vm, bool boot);
+void sim_vm_join(struct sim_vm *vm);
+void sim_handshake(struct sim_sock *from, u32 kind, struct sim_cpu *cpu);
+void sim_vm_crash(struct sim_vm *vm);
+void sim_vm_irq(struct sim_vm *vm, u32 vector);
+void sim_vm_leave(struct sim_vm *vm);
+void sim_vm_post(struct sim_queue *q, u32 kind, u32 a, u32 b, struct sim_sock *s);
+bool sim_vm_get(struct sim_vm *vm);
+void sim_vm_put(struct sim_vm *vm);
+void sim_vm_pause(struct sim_vm *vm, bool pause);
+extern const struct vmcomm_conn_ops sim_conn_ops;
+
+/* --- host.c --- */
+
+struct sim_host {
+	u32 id;
+	u8 *base;
+	u64 size;
+	struct vmcomm_layout lay;
+	struct vmcomm_region region;
+	struct vmcomm_group group;
+	struct sim_vm *vm[VMCOMM_SLOTS_MAX];
+	struct sim_vm *last[VMCOMM_SLOTS_MAX]; /* also when it has gone */
+	u64 number[VMCOMM_SLOTS_MAX];	       /* location numbers */
+	struct sim_thread *busy;
+	struct sim_cpu cpu;
+};
+
+extern const struct vmcomm_backend_ops sim_backend_ops;
+void sim_host_init(struct sim_host *h, u32 id);
+int sim_host_admit(struct sim_host *h, struct sim_vm *vm);
+void sim_host_move(struct sim_host *h, u32 slot, u32 state);
+void sim_host_tick(void *host);
+void sim_host_deliver(u32 host, u32 slot, u32 vector);
+struct sim_host *sim_host_of(const void *p);
+
+/* --- chaos.c, check.c --- */
+
+void sim_world(void *arg);
+void sim_check_idle(void);
+void sim_check_rest(void);
+void sim_check_show_open(void);
+void sim_check_show(void); /* after a failure */
+
+/* --- main.c --- */
+
+struct sim_profile {
+	u32 vms, hosts, conns, chunk_shift, slots;
+	u64 region;
+	bool weak;
+	u32 switch_mean; /* steps between two switches */
+	u32 burst;	 /* one in so many switches is followed by a long run; 0: none */
+	u32 stall;	 /* one switch in so many stalls the thread */
+	u32 drain;	 /* one step in so many drains a store */
+	u32 early;	 /* weak: one load in so many is early */
+	u32 tcp_delay, bell_delay;
+	u32 window;
+	u32 tick;
+	u32 faults; /* number of them */
+	u32 fault_mask;
+	u32 bytes;
+	u32 oom; /* one allocation in so many fails */
+};
+
+enum sim_fault {
+	SIM_FAULT_MOVE,
+	SIM_FAULT_MOVE_TWO,
+	SIM_FAULT_PAUSE,
+	SIM_FAULT_CRASH,
+	SIM_FAULT_REBOOT,
+	SIM_FAULT_IDLE,
+	SIM_FAULT_SWITCH,
+	SIM_FAULT_LOSE,
+	SIM_FAULT_FLOOD,
+	SIM_FAULT_EVICT,
+	SIM_FAULTS
+};
+
+struct sim {
+	u64 seed;
+	u64 rng;
+	u64 steps;
+	u64 now;
+	u64 next_event;
+	s32 until_switch;
+	u64 memory_clock;
+	bool finished;
+	bool faults_over;
+	bool trace;
+	struct sim_thread *cur;
+	struct sim_profile p;
+	struct sim_vm vm[SIM_VMS_MAX];
+	struct sim_host host[SIM_HOSTS_MAX];
+	struct sim_sock *sock[SIM_CONNS_MAX * 2];
+	u32 socks;
+	u32 lose; /* one doorbell in so many is lost */
+	struct {
+		u64 progress, doorbells, bells_lost, bytes, ring_bytes, held, pended, switches, faults[SIM_FAULTS],
+			conns, eofs, resets, backstops, attached, moves, evicts, early, unanswered, reclaims;
+	} count;
+};
+
+extern struct sim sim;
+extern const char *const sim_fault_name[SIM_FAULTS];
+
+void sim_fail(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
+void sim_trace_(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+#define sim_trace(...)                                                                             \
+	do {                                                                                       \
+		if (__builtin_expect(sim.trace, 0))                                                \
+			sim_trace_(__VA_ARGS__);                                                   \
+	} while (0)
+
+/* One step: called at each access. */
+static inline void sim_step(void)
+{
+	sim.steps++;
+	sim.now++;
+	if (__builtin_expect(!sim.cur, 0))
+		return;
+	if (sim.now >= sim.next_event)
+		sim_run_events();
+	sim_cpu_drain_some();
+	if (--sim.until_switch <= 0)
+		sim_reschedule();
+}
+
+#endif

@@ -1,0 +1,517 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * socket.c - what the guest module does between applications, TCP and the core
+ *
+ * Blocking sockets only. An application has a thread that sends and one that receives; each byte
+ * is a function of the connection, the direction and the position.
+ */
+#include "sim.h"
+
+u8 sim_byte(const struct sim_sock *sender, u64 pos)
+{
+	u64 z = ((pos >> 3) + 1) * 0x9e3779b97f4a7c15ULL + (u64)sender->id * 0xbf58476d1ce4e5b9ULL;
+
+	z ^= z >> 29;
+	z *= 0x94d049bb133111ebULL;
+	return (u8)(z >> (8 * (pos & 7)));
+}
+
+void sim_sock_lock(struct sim_sock *s)
+{
+	sim_yield();
+	if (sim.cur->locks)
+		sim_fail("%s: socket lock inside a spinlock", sim.cur->name);
+	while (s->owner)
+		sim_sleep(&s->owner, 0, "socket lock");
+	s->owner = sim.cur;
+	if (sim.cur->cpu)
+		sim_rmb();
+}
+
+void sim_sock_unlock(struct sim_sock *s)
+{
+	struct sim_cpu *cpu = sim.cur->cpu;
+
+	/* The next owner may be on another CPU and sees all that we did. */
+	if (cpu && s->vm->ncpu > 1)
+		sim_cpu_drain(cpu, SIM_NEVER);
+	s->owner = NULL;
+	sim_wake(&s->owner);
+	sim_yield();
+}
+
+void sim_sock_wake(struct sim_sock *s)
+{
+	s->wakes++;
+	sim_wake(&s->wakes);
+}
+
+void sim_sock_reset(struct sim_sock *s)
+{
+	if (s->closed || s->reset)
+		return;
+	s->reset = true;
+	sim_tcp_reset(s);
+	sim_sock_wake(s);
+}
+
+static void sim_sock_broken(struct sim_sock *s)
+{
+	s->broken = true;
+	/* Nobody lies here, so only the memory of a VM that died may look wrong. */
+	if (!s->peer->vm->crashed && !s->peer->closed)
+		sim_fail("%s: the core calls connection %u broken", s->vm->name, s->id);
+	sim_sock_reset(s);
+}
+
+/* The socket lock is held; gives it up until the wait queue has been woken since @seq. */
+static void sim_sock_wait(struct sim_sock *s, u64 seq, bool *asleep, u64 timeout, const char *what)
+{
+	sim_sock_unlock(s);
+	if (s->wakes == seq) {
+		*asleep = true;
+		sim_sleep(&s->wakes, timeout, what);
+		*asleep = false;
+	}
+	sim_sock_lock(s);
+}
+
+static void sim_sock_stale(struct sim_sock *s)
+{
+	if (s->conn.pair && vmcomm_node_stale(s->conn.node))
+		vmcomm_node_refresh(s->conn.node);
+}
+
+/* Put pending bytes on TCP, or wait until it is known which there are. The socket lock is held. */
+static void sim_sock_settle(struct sim_sock *s, enum vmcomm_next next, u64 seq)
+{
+	const u8 *p;
+	u32 n;
+
+	if (next == VMCOMM_NEXT_WAIT) {
+		s->tx_room = 0;
+		sim_sock_wait(s, seq, &s->tx_asleep, 2000, "the peer's final position");
+		return;
+	}
+	p = vmcomm_tx_pending(&s->conn, &n);
+	if (!n)
+		sim_fail("HELD without pending bytes");
+	n = sim_tcp_send(s->out, p, n);
+	sim.count.pended += n;
+	if (n)
+		vmcomm_tx_pended(&s->conn, n);
+	else {
+		s->tx_room = 0;
+		sim_sock_wait(s, seq, &s->tx_asleep, 0, "room in TCP for pending bytes");
+	}
+}
+
+/* Sleep until a third of the ring is free. */
+static void sim_sock_wait_room(struct sim_sock *s, u64 seq)
+{
+	u32 room = (1u << s->conn.tx.shift) / 3;
+	bool there, outside = sim_chance(2);
+
+	s->tx_room = room;
+	if (outside) {
+		s->vm->lockless++;
+		sim_sock_unlock(s);
+	}
+	there = vmcomm_tx_arm(&s->conn, room);
+	if (outside) {
+		s->vm->lockless--;
+		if (!there && s->wakes == seq) {
+			s->tx_asleep = true;
+			sim_sleep(&s->wakes, 0, "room in the ring");
+			s->tx_asleep = false;
+		}
+		sim_sock_lock(s);
+	} else if (!there) {
+		sim_sock_wait(s, seq, &s->tx_asleep, 0, "room in the ring");
+	}
+}
+
+static bool sim_sock_over(const struct sim_sock *s)
+{
+	return s->reset || s->want_close;
+}
+
+static void sim_sock_send(struct sim_sock *s, u32 n, u32 flags)
+{
+	u8 data[8192];
+	u32 done = 0, len, i;
+	u64 seq;
+	u8 *p;
+
+	for (i = 0; i < n; i++)
+		data[i] = sim_byte(s, s->sent + i);
+	sim_sock_lock(s);
+	while (done < n && !sim_sock_over(s)) {
+		enum vmcomm_next next;
+
+		seq = s->wakes;
+		sim_sock_stale(s);
+		next = vmcomm_tx_next(&s->conn, s->out->write_seq, flags);
+		switch (next) {
+		case VMCOMM_NEXT_RING:
+			if (!vmcomm_tx_room(&s->conn)) {
+				if (s->conn.broken)
+					sim_sock_broken(s);
+				else
+					sim_sock_wait_room(s, seq);
+				break;
+			}
+			p = vmcomm_tx_window(&s->conn, &len);
+			if (!len)
+				sim_fail("room in the ring, but no window");
+			if (len > n - done)
+				len = n - done;
+			if (sim_chance(4))
+				len = 1 + sim_below(len);
+			vmcomm_copy_to_shared(p, data + done, len);
+			done += len;
+			s->sent += len;
+			sim.count.ring_bytes += len;
+			vmcomm_tx_commit(&s->conn, len);
+			break;
+		case VMCOMM_NEXT_TCP:
+			len = n - done;
+			if (sim_chance(4))
+				len = 1 + sim_below(len);
+			len = sim_tcp_send(s->out, data + done, len);
+			if (!len) {
+				s->tx_room = 0;
+				sim_sock_wait(s, seq, &s->tx_asleep, 0, "room in TCP");
+			}
+			done += len;
+			s->sent += len;
+			break;
+		case VMCOMM_NEXT_HELD:
+		case VMCOMM_NEXT_WAIT:
+			sim_sock_settle(s, next, seq);
+			break;
+		default:
+			sim_sock_broken(s);
+		}
+	}
+	sim_sock_unlock(s);
+	sim.count.bytes += done;
+}
+
+/* Before a FIN, or before the socket goes: nothing may be left that TCP has to carry. */
+static void sim_sock_flush(struct sim_sock *s)
+{
+	enum vmcomm_next next;
+	u64 seq;
+
+	while (!s->reset && !s->out->fin_sent) {
+		seq = s->wakes;
+		sim_sock_stale(s);
+		next = vmcomm_tx_next(&s->conn, s->out->write_seq, VMCOMM_TX_TCP * sim_below(2));
+		if (next == VMCOMM_NEXT_BROKEN)
+			sim_sock_broken(s);
+		else if (next == VMCOMM_NEXT_WAIT || next == VMCOMM_NEXT_HELD)
+			sim_sock_settle(s, next, seq);
+		else
+			return;
+	}
+}
+
+static void sim_sock_shutdown(struct sim_sock *s)
+{
+	sim_sock_lock(s);
+	sim_sock_flush(s);
+	if (!s->reset) {
+		sim_trace("%s socket %u: FIN after %llu bytes", s->vm->name, s->id,
+			  (unsigned long long)s->sent);
+		s->sent_fin = true;
+		sim_tcp_fin(s->out);
+	}
+	sim_sock_unlock(s);
+}
+
+/* Compare what came with what was sent. */
+static void sim_sock_take(struct sim_sock *s, const u8 *data, u32 n, const char *path)
+{
+	u32 i;
+
+	for (i = 0; i < n; i++)
+		if (data[i] != sim_byte(s->peer, s->received + i))
+			sim_fail("%s socket %u: byte %llu is wrong (read from %s, %u bytes, offset %u in "
+				 "this read; sent so far %llu)",
+				 s->vm->name, s->id, (unsigned long long)s->received + i, path, n, i,
+				 (unsigned long long)s->peer->sent);
+	s->received += n;
+	sim.count.progress++;
+	if (s->received > s->peer->sent)
+		sim_fail("%s socket %u: more bytes came than were sent", s->vm->name, s->id);
+}
+
+/* Read once; sleeps if there is nothing. */
+static void sim_sock_recv(struct sim_sock *s, u32 max)
+{
+	u32 n = 0, len, copied, rcv_nxt, got = 0;
+	enum vmcomm_next next;
+	u8 data[8192];
+	const u8 *p;
+	bool fin, there, outside;
+	u64 seq;
+
+	sim_sock_lock(s);
+	if (!s->ready) {
+		s->ready = true;
+		if (s->vm->enabled)
+			vmcomm_conn_ready(&s->conn);
+	}
+	while (!got && !s->eof && !sim_sock_over(s)) {
+		seq = s->wakes;
+		sim_sock_stale(s);
+		copied = s->in->copied_seq;
+		fin = s->in->fin_in;
+		rcv_nxt = s->in->rcv_nxt;
+		next = vmcomm_rx_next(&s->conn, copied, rcv_nxt, &n);
+		switch (next) {
+		case VMCOMM_NEXT_TCP:
+			if (n > rcv_nxt - copied)
+				sim_fail("the core allows to read more from TCP than there is");
+			if (n) {
+				got = sim_tcp_recv(s->in, data, n < max ? n : max);
+				if (got)
+					sim_sock_take(s, data, got, "TCP");
+				else
+					s->eof = true;
+			}
+			break;
+		case VMCOMM_NEXT_RING:
+		case VMCOMM_NEXT_HELD:
+			if (!n)
+				sim_fail("RING or HELD with nothing in it");
+			p = vmcomm_rx_window(&s->conn, 0, &len);
+			if (!p || !len)
+				sim_fail("bytes in the ring, but no window");
+			if (len > max)
+				len = max;
+			if (next == VMCOMM_NEXT_HELD)
+				memcpy(data, p, len);
+			else
+				vmcomm_copy_from_shared(data, p, len);
+			vmcomm_rx_consume(&s->conn, len);
+			sim_sock_take(s, data, len, next == VMCOMM_NEXT_HELD ? "held" : "ring");
+			if (next == VMCOMM_NEXT_HELD)
+				sim.count.held += len;
+			got = len;
+			break;
+		case VMCOMM_NEXT_WAIT:
+			if (fin && copied + 1 == rcv_nxt)
+				s->eof = true;
+			break;
+		default:
+			sim_sock_broken(s);
+		}
+		if (got || s->eof || sim_sock_over(s))
+			break;
+		outside = sim_chance(2);
+		if (outside) {
+			s->vm->lockless++;
+			sim_sock_unlock(s);
+		}
+		there = vmcomm_rx_arm(&s->conn, copied);
+		if (outside) {
+			s->vm->lockless--;
+			if (!there && s->wakes == seq) {
+				s->rx_asleep = true;
+				sim_sleep(&s->wakes, 0, "bytes");
+				s->rx_asleep = false;
+			}
+			sim_sock_lock(s);
+		} else if (!there) {
+			sim_sock_wait(s, seq, &s->rx_asleep, 0, "bytes");
+		}
+	}
+	if (s->eof && s->received != s->peer->sent)
+		sim_fail("%s socket %u: end of file after %llu bytes, %llu were sent", s->vm->name,
+			 s->id, (unsigned long long)s->received,
+			 (unsigned long long)s->peer->sent);
+	sim_sock_unlock(s);
+}
+
+static void sim_sock_close(struct sim_sock *s)
+{
+	bool unread;
+
+	sim_sock_lock(s);
+	sim_sock_flush(s);
+	unread = vmcomm_conn_close(&s->conn);
+	unread |= s->in->rcv_nxt - s->in->fin_in != s->in->copied_seq;
+	sim_trace("%s socket %u: closed%s%s, %llu bytes sent, %llu received", s->vm->name, s->id,
+		  unread ? ", unread bytes" : "", s->reset ? ", reset" : "",
+		  (unsigned long long)s->sent, (unsigned long long)s->received);
+	s->closed = true;
+	sim.count.progress++;
+	if (!s->reset) {
+		if (unread)
+			sim_tcp_reset(s);
+		else
+			sim_tcp_fin(s->out);
+	}
+	sim_sock_unlock(s);
+	while (s->holds)
+		sim_pause(10);
+	if (s->eof)
+		sim.count.eofs++;
+	if (s->reset)
+		sim.count.resets++;
+	vmcomm_conn_deinit(&s->conn);
+}
+
+static void sim_sock_thread_ends(struct sim_sock *s)
+{
+	if (!--s->threads)
+		sim_sock_close(s);
+}
+
+static void sim_sender(void *arg)
+{
+	struct sim_sock *s = arg;
+	u64 left;
+	u32 n;
+
+	while (s->sent < s->total && !sim_sock_over(s)) {
+		n = sim_size(s->piece_max);
+		left = s->total - s->sent;
+		sim_sock_send(s, n < left ? n : (u32)left, sim_chance(s->oob) ? VMCOMM_TX_TCP : 0);
+		if (s->sent >= s->stop_at && !s->want_close) {
+			s->want_close = true;
+			sim_sock_wake(s);
+		}
+		if (s->think && sim_chance(8))
+			sim_pause(sim_size(s->think));
+	}
+	if (!sim_sock_over(s))
+		sim_sock_shutdown(s);
+	sim_sock_thread_ends(s);
+}
+
+static void sim_receiver(void *arg)
+{
+	struct sim_sock *s = arg;
+
+	while (!s->eof && !sim_sock_over(s)) {
+		sim_sock_recv(s, sim_size(s->piece_max));
+		if (s->think && sim_chance(16))
+			sim_pause(sim_size(s->think));
+	}
+	sim_sock_thread_ends(s);
+}
+
+void sim_sock_run(struct sim_sock *s)
+{
+	struct sim_vm *vm = s->vm;
+	char name[32];
+
+	s->established = true;
+	s->threads = 2;
+	snprintf(name, sizeof(name), "send %u", s->id);
+	sim_spawn(vm, &vm->cpu[sim_below(vm->ncpu)], name, sim_sender, s);
+	snprintf(name, sizeof(name), "recv %u", s->id);
+	sim_spawn(vm, &vm->cpu[sim_below(vm->ncpu)], name, sim_receiver, s);
+}
+
+static void sim_sock_names(struct sim_sock *s, struct vmcomm_conn_names *names)
+{
+	memcpy(names->laddr, s->vm->addr, 16);
+	memcpy(names->raddr, s->peer->vm->addr, 16);
+	names->lport = (u16)(s->client ? 1024 + s->id : 80);
+	names->rport = (u16)(s->client ? 80 : 1024 + s->id);
+}
+
+/* The end of the handshake at this end, in softirq; nobody else knows the socket yet. */
+void sim_sock_establish(struct sim_sock *s)
+{
+	struct vmcomm_conn_names names;
+	struct sim_vm *vm = s->vm;
+	int slot, err;
+
+	vmcomm_conn_init(&s->conn, s->out->write_seq, s->in->rcv_nxt, s->client);
+	if (!sim_vm_get(vm))
+		return;
+	slot = vmcomm_node_find(&vm->node, s->peer->vm->addr);
+	if (slot >= 0) {
+		sim_sock_names(s, &names);
+		if (s->client)
+			err = vmcomm_conn_offer(&vm->node, (u32)slot, &s->conn, &names, false);
+		else
+			err = vmcomm_conn_accept(&vm->node, (u32)slot, &s->conn, &names);
+		if (!err)
+			sim.count.attached++;
+		sim_trace("%s socket %u: %s %d", vm->name, s->id, s->client ? "offer" : "accept", err);
+	}
+	sim_vm_put(vm);
+}
+
+/* In process context, after the pair came up: shared memory for an old connection. */
+static void sim_sock_attach(struct sim_sock *s)
+{
+	struct vmcomm_conn_names names;
+	struct sim_vm *vm = s->vm;
+	int slot, err;
+
+	sim_sock_lock(s);
+	if (!s->closed && !s->reset && s->established && !s->conn.pair) {
+		slot = vmcomm_node_find(&vm->node, s->peer->vm->addr);
+		if (slot >= 0) {
+			sim_sock_names(s, &names);
+			if (s->client)
+				err = vmcomm_conn_offer(&vm->node, (u32)slot, &s->conn, &names, true);
+			else
+				err = vmcomm_conn_accept(&vm->node, (u32)slot, &s->conn, &names);
+			if (!err)
+				sim.count.attached++;
+			sim_trace("%s socket %u: late %s %d", vm->name, s->id,
+				  s->client ? "offer" : "accept", err);
+		}
+	}
+	sim_sock_unlock(s);
+}
+
+void sim_sock_reoffer(struct sim_sock *s)
+{
+	sim_sock_attach(s);
+}
+
+void sim_sock_accept(struct sim_sock *s)
+{
+	sim_sock_attach(s);
+}
+
+/* Evict until it is done. Return: the last result. */
+int sim_sock_evict(struct sim_sock *s, u32 slot)
+{
+	int err = 0;
+
+	for (;;) {
+		sim_sock_lock(s);
+		if (!s->conn.pair || s->conn.pair->slot != slot)
+			break;
+		err = vmcomm_conn_evict(&s->conn, s->in->copied_seq,
+					s->conn.pair->state == VMCOMM_PEER_DYING);
+		if (err != -EAGAIN && err != -ENOMEM)
+			break;
+		sim_sock_unlock(s);
+		sim_pause(sim_between(10, 300));
+	}
+	if (err == -EPROTO)
+		sim_sock_broken(s);
+	sim.count.evicts++;
+	sim_sock_unlock(s);
+	sim_sock_wake(s);
+	return err;
+}
+
+void sim_sock_idle(struct sim_sock *s)
+{
+	sim_sock_lock(s);
+	if (!s->closed && s->established)
+		vmcomm_tx_idle(&s->conn);
+	sim_sock_unlock(s);
+}

@@ -1,0 +1,549 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* vm.c - a simulated VM: softirqs, the tick, the worker; leaving and arriving */
+#include "sim.h"
+
+static struct sim_sock *sim_sock_of(struct vmcomm_conn *conn)
+{
+	return (struct sim_sock *)((char *)conn - offsetof(struct sim_sock, conn));
+}
+
+bool sim_vm_get(struct sim_vm *vm)
+{
+	if (!vm->node_up)
+		return false;
+	vm->refs++;
+	return true;
+}
+
+void sim_vm_put(struct sim_vm *vm)
+{
+	vm->refs--;
+}
+
+void sim_vm_post(struct sim_queue *q, u32 kind, u32 a, u32 b, struct sim_sock *s)
+{
+	struct sim_work *w = &q->work[q->head % SIM_QUEUE];
+
+	if (q->head - q->tail == SIM_QUEUE)
+		sim_fail("a work queue of the simulator is full");
+	w->kind = kind;
+	w->a = a;
+	w->b = b;
+	w->sock = s;
+	q->head++;
+	sim_wake(q);
+}
+
+/* --- what the core calls --- */
+
+static bool sim_hold(struct vmcomm_conn *conn)
+{
+	struct sim_sock *s = sim_sock_of(conn);
+
+	if (s->closed)
+		return false;
+	s->holds++;
+	return true;
+}
+
+static void sim_drop(struct vmcomm_conn *conn)
+{
+	sim_sock_of(conn)->holds--;
+}
+
+static void sim_no_locks(const char *what)
+{
+	if (sim.cur->locks)
+		sim_fail("%s is called with a lock of the core held", what);
+}
+
+static void sim_wake_conn(struct vmcomm_conn *conn)
+{
+	struct sim_sock *s = sim_sock_of(conn);
+
+	sim_no_locks("wake");
+	if (s->vm->in_tick && (s->rx_asleep || s->tx_asleep))
+		sim.count.backstops++;
+	if (!s->rx_asleep && s->vm->work.head - s->vm->work.tail < SIM_QUEUE / 2)
+		sim_vm_post(&s->vm->work, SIM_WORK_POLL, 0, 0, s);
+	sim_sock_wake(s);
+}
+
+static struct sim_vm *sim_vm_of(struct vmcomm_node *node)
+{
+	return node->priv;
+}
+
+static void sim_pair_news(struct vmcomm_node *node, u32 slot, enum vmcomm_pair_news news)
+{
+	static const char *const name[] = {"up", "left", "gone"};
+
+	sim_no_locks("pair_news");
+	sim_trace("%s: pair with slot %u: %s", sim_vm_of(node)->name, slot, name[news]);
+	sim_vm_post(&sim_vm_of(node)->work, SIM_WORK_NEWS, slot, news, NULL);
+}
+
+static void sim_offered(struct vmcomm_node *node, u32 slot, u32 idx)
+{
+	sim_no_locks("offered");
+	if (sim_vm_of(node)->work.head - sim_vm_of(node)->work.tail < SIM_QUEUE * 3 / 4)
+		sim_vm_post(&sim_vm_of(node)->work, SIM_WORK_OFFERED, slot, idx, NULL);
+}
+
+const struct vmcomm_conn_ops sim_conn_ops = {
+	.hold = sim_hold,
+	.drop = sim_drop,
+	.wake = sim_wake_conn,
+	.pair_news = sim_pair_news,
+	.offered = sim_offered,
+};
+
+/* --- threads --- */
+
+void sim_vm_irq(struct sim_vm *vm, u32 vector)
+{
+	if (vector == VMCOMM_VECTOR_HOST)
+		vm->irq_host = true;
+	vm->irq = true;
+	sim_wake(&vm->irq);
+}
+
+static void sim_irq(void *arg)
+{
+	struct sim_vm *vm = arg;
+	bool host;
+
+	sim.cur->softirq = true;
+	for (;;) {
+		if (!vm->irq) {
+			sim_sleep(&vm->irq, 0, "doorbell");
+			continue;
+		}
+		host = vm->irq_host;
+		vm->irq = false;
+		vm->irq_host = false;
+		vm->irq_busy++;
+		if (sim_vm_get(vm)) {
+			if (host)
+				vmcomm_node_refresh(&vm->node);
+			while (vmcomm_node_event(&vm->node))
+				;
+			sim_vm_put(vm);
+		}
+		vm->irq_busy--;
+	}
+}
+
+static void sim_tick(void *arg)
+{
+	struct sim_vm *vm = arg;
+
+	sim.cur->softirq = true;
+	for (;;) {
+		sim_pause(sim.p.tick + sim_below(sim.p.tick / 4));
+		if (!sim_vm_get(vm))
+			continue;
+		vm->in_tick = true;
+		vm->deaf = false; /* what was lost until now it finds */
+		vmcomm_node_tick(&vm->node);
+		vm->in_tick = false;
+		sim_vm_put(vm);
+	}
+}
+
+/* A segment without data that the peer's softirq handles. */
+struct sim_handshake {
+	struct sim_sock *to;
+	u32 kind;
+	struct sim_cpu *cpu;
+	u64 mark;
+};
+
+static void sim_handshake_arrives(void *a, u64 b)
+{
+	struct sim_handshake *h = a;
+
+	if (h->to->vm->paused && !h->to->closed) {
+		sim_at(100, sim_handshake_arrives, a, b);
+		return;
+	}
+	sim_cpu_drain(h->cpu, h->mark);
+	if (!h->to->closed)
+		sim_vm_post(&h->to->vm->net, h->kind, 0, 0, h->to);
+	free(h);
+}
+
+void sim_handshake(struct sim_sock *from, u32 kind, struct sim_cpu *cpu)
+{
+	struct sim_handshake *h = malloc(sizeof(*h));
+
+	if (!h)
+		abort();
+	h->to = from->peer;
+	h->kind = kind;
+	h->cpu = cpu;
+	h->mark = cpu->nr;
+	sim_at(1 + sim_below(sim.p.tcp_delay), sim_handshake_arrives, h, 0);
+}
+
+static void sim_net(void *arg)
+{
+	struct sim_vm *vm = arg;
+	struct sim_queue *q = &vm->net;
+
+	sim.cur->softirq = true;
+	for (;;) {
+		struct sim_work w;
+
+		if (q->head == q->tail) {
+			sim_sleep(q, 0, "handshakes");
+			continue;
+		}
+		w = q->work[q->tail++ % SIM_QUEUE];
+		if (w.sock->closed)
+			continue;
+		q->busy = true;
+		switch (w.kind) {
+		case SIM_WORK_SYN:
+			sim_handshake(w.sock, SIM_WORK_SYNACK, sim.cur->cpu);
+			break;
+		case SIM_WORK_SYNACK:
+			sim_sock_establish(w.sock);
+			if (w.sock->closed) {
+				/* The peer died in this moment. */
+				vmcomm_conn_close(&w.sock->conn);
+				break;
+			}
+			/* An application that connected may write before the ACK is on its way. */
+			if (sim_chance(2)) {
+				sim_sock_run(w.sock);
+				sim_handshake(w.sock, SIM_WORK_ACK, sim.cur->cpu);
+			} else {
+				sim_handshake(w.sock, SIM_WORK_ACK, sim.cur->cpu);
+				sim_sock_run(w.sock);
+			}
+			break;
+		case SIM_WORK_ACK:
+			sim_sock_establish(w.sock);
+			if (w.sock->closed)
+				vmcomm_conn_close(&w.sock->conn);
+			else
+				sim_sock_run(w.sock);
+			break;
+		default:
+			abort();
+		}
+		q->busy = false;
+	}
+}
+
+static void sim_news(struct sim_vm *vm, u32 slot, enum vmcomm_pair_news news)
+{
+	u32 i;
+
+	for (;;) {
+		for (i = 0; i < sim.socks; i++) {
+			struct sim_sock *s = sim.sock[i];
+
+			if (s->vm != vm || s->closed || !s->established)
+				continue;
+			if (news != VMCOMM_NEWS_UP)
+				sim_sock_evict(s, slot);
+			else if (s->client)
+				sim_sock_reoffer(s);
+		}
+		if (news == VMCOMM_NEWS_UP || vmcomm_pair_released(&vm->node, slot) != -EAGAIN)
+			break;
+		/* A VM that leaves itself does not wait for others in here. */
+		if (vm->leaving && sim_chance(20))
+			break;
+		sim_pause(sim_between(10, 500));
+	}
+}
+
+static void sim_late_offer(struct sim_vm *vm, u32 slot, u32 idx)
+{
+	u32 i, local, remote;
+
+	if (vmcomm_offer_read(&vm->node, slot, idx, &local, &remote))
+		return;
+	for (i = 0; i < sim.socks; i++) {
+		struct sim_sock *s = sim.sock[i];
+
+		if (s->vm == vm && !s->closed && s->established && !s->client &&
+		    s->conn.seq_local == local && s->conn.seq_remote == remote)
+			sim_sock_accept(s);
+	}
+}
+
+static void sim_flood(struct sim_vm *vm)
+{
+	u32 i, slot = sim_below(vm->node.lay.slots), n = sim_between(200, 600);
+	struct vmcomm_pair *pair = vm->node.pair[slot];
+
+	for (i = 0; pair && i < n; i++) {
+		if (pair->state != VMCOMM_PEER_UP)
+			return;
+		vmcomm_pair_notify(pair, VMCOMM_EVENT(VMCOMM_EVENT_CONN, sim_below(8), 0),
+				   sim_chance(4));
+	}
+}
+
+static void sim_switch(struct sim_vm *vm)
+{
+	u32 i;
+
+	vm->enabled = !vm->enabled;
+	vm->node.enabled = vm->enabled;
+	for (i = 0; i < sim.socks; i++) {
+		struct sim_sock *s = sim.sock[i];
+
+		if (s->vm != vm || s->closed || !s->established)
+			continue;
+		sim_sock_lock(s);
+		if (!s->closed && s->ready) {
+			if (vm->enabled && !vm->leaving)
+				vmcomm_conn_ready(&s->conn);
+			else
+				vmcomm_conn_unready(&s->conn);
+		}
+		sim_sock_unlock(s);
+	}
+}
+
+static void sim_worker(void *arg)
+{
+	struct sim_vm *vm = arg;
+	struct sim_queue *q = &vm->work;
+	u32 i;
+
+	for (;;) {
+		struct sim_work w;
+
+		if (q->head == q->tail) {
+			sim_sleep(q, 0, "work");
+			continue;
+		}
+		w = q->work[q->tail++ % SIM_QUEUE];
+		if (!sim_vm_get(vm))
+			continue;
+		q->busy = true;
+		switch (w.kind) {
+		case SIM_WORK_NEWS:
+			sim_news(vm, w.a, w.b);
+			break;
+		case SIM_WORK_OFFERED:
+			sim_late_offer(vm, w.a, w.b);
+			break;
+		case SIM_WORK_IDLE:
+			for (i = 0; i < sim.socks; i++)
+				if (sim.sock[i]->vm == vm && !sim.sock[i]->closed)
+					sim_sock_idle(sim.sock[i]);
+			break;
+		case SIM_WORK_SWITCH:
+			sim_switch(vm);
+			break;
+		case SIM_WORK_FLOOD:
+			sim_flood(vm);
+			break;
+		case SIM_WORK_EVICT:
+			/* One connection alone goes back to TCP, as for kTLS or a sockmap. */
+			for (i = 0; i < sim.socks; i++)
+				if (sim.sock[i]->vm == vm && !sim.sock[i]->closed &&
+				    sim.sock[i]->conn.pair && sim_chance(2))
+					sim_sock_evict(sim.sock[i], sim.sock[i]->conn.pair->slot);
+			break;
+		case SIM_WORK_POLL:
+			sim_sock_lock(w.sock);
+			if (!w.sock->closed)
+				vmcomm_conn_poll(&w.sock->conn);
+			sim_sock_unlock(w.sock);
+			break;
+		default:
+			abort();
+		}
+		q->busy = false;
+		sim_vm_put(vm);
+	}
+}
+
+/* --- life --- */
+
+void sim_vm_pause(struct sim_vm *vm, bool pause)
+{
+	vm->paused = pause;
+	if (!pause)
+		sim_unpark(vm);
+}
+
+/* Take part in the group of the host whose device was just plugged in. Process context. */
+void sim_vm_join(struct sim_vm *vm)
+{
+	struct sim_host *h = &sim.host[vm->host];
+	struct vmcomm_node_config config = {
+		.backend = &sim_backend_ops,
+		.conn_ops = &sim_conn_ops,
+		.priv = vm,
+		.slot = vm->slot,
+		.location_word = &vmcomm_layout_location(&h->lay, h->base, vm->slot)->location,
+		.page = vmcomm_layout_slot(&h->lay, h->base, vm->slot),
+		.reclaim_ask = vmcomm_layout_reclaim(&h->lay, h->base, vm->slot, 0),
+		.reclaim_ack = vmcomm_layout_reclaim_ack(&h->lay, h->base, vm->slot, 0),
+		.has_tcp = true,
+		.system = "simulator",
+		.version = "0",
+	};
+	struct vmcomm_layout lay;
+	int err;
+
+	err = vmcomm_layout_read(&lay, h->base, h->size);
+	if (err)
+		sim_fail("%s: cannot read the layout: %d", vm->name, err);
+	config.lay = &lay;
+	for (;;) {
+		memset(&vm->node, 0, sizeof(vm->node));
+		err = vmcomm_node_init(&vm->node, &config);
+		if (!err)
+			break;
+		if (err != -EAGAIN && err != -ENOMEM)
+			sim_fail("%s: vmcomm_node_init: %d", vm->name, err);
+		sim_pause(sim_between(50, 1000));
+	}
+	vm->node.enabled = vm->enabled;
+	vm->node.ring_shift_first = vm->ring_first;
+	vm->node.ring_shift_max = vm->ring_max;
+	vm->leaving = false;
+	vm->node_up = true;
+	sim_trace("%s: up on host %u in slot %u, incarnation %llx", vm->name, vm->host, vm->slot,
+		  (unsigned long long)vm->node.incarnation);
+	while (vmcomm_node_event(&vm->node))
+		;
+	vm->moving = false;
+}
+
+/* In a thread of the VM. Afterwards the device may go. */
+void sim_vm_leave(struct sim_vm *vm)
+{
+	struct vmcomm_node *node = &vm->node;
+	u64 deadline;
+	u32 i;
+
+	vm->leaving = true;
+	vmcomm_node_leave_begin(node);
+	for (i = 0; i < sim.socks; i++) {
+		struct sim_sock *s = sim.sock[i];
+		bool ready;
+
+		if (s->vm != vm || s->closed || !s->established)
+			continue;
+		sim_sock_lock(s);
+		ready = s->conn.rx_want;
+		if (s->conn.pair)
+			vmcomm_conn_freeze(&s->conn);
+		s->conn.rx_want = ready;
+		sim_sock_unlock(s);
+	}
+	vmcomm_node_leave_publish(node);
+	for (i = 0; i < sim.socks; i++) {
+		struct sim_sock *s = sim.sock[i];
+
+		if (s->vm == vm && !s->closed && s->conn.pair)
+			sim_sock_evict(s, s->conn.pair->slot);
+	}
+	vmcomm_node_leave_done(node);
+	deadline = sim.now + sim_between(100, 3 * sim.p.tick);
+	while (!vmcomm_node_leave_answered(node)) {
+		if (sim.now > deadline) {
+			sim.count.unanswered++;
+			break;
+		}
+		sim_pause(sim_between(10, 300));
+	}
+	vm->node_up = false;
+	while (vm->refs)
+		sim_pause(sim_between(5, 50));
+	for (i = 0; i < sim.socks; i++)
+		if (sim.sock[i]->vm == vm && sim.sock[i]->conn.pair)
+			sim_fail("%s leaves with socket %u attached", vm->name, sim.sock[i]->id);
+	vmcomm_node_deinit(node);
+	while (vm->lockless)
+		sim_pause(sim_between(5, 50));
+	for (i = 0; i < vm->ncpu; i++)
+		sim_cpu_drain(&vm->cpu[i], SIM_NEVER);
+	vm->plugged = false;
+	sim_trace("%s: left host %u", vm->name, vm->host);
+}
+
+static void sim_vm_booting(void *arg)
+{
+	sim_vm_join(arg);
+}
+
+/* Its device is there; @boot: nothing else runs in it yet. */
+void sim_vm_start(struct sim_vm *vm, bool boot)
+{
+	vm->plugged = true;
+	if (boot) {
+		vm->life++;
+		vm->crashed = false;
+		vm->node_up = false;
+		vm->paused = false;
+		vm->leaving = false;
+		vm->in_tick = false;
+		vm->irq = false;
+		vm->irq_host = false;
+		vm->irq_busy = 0;
+		vm->refs = 0;
+		vm->lockless = 0;
+		vm->enabled = true;
+		memset(&vm->net, 0, sizeof(vm->net));
+		memset(&vm->work, 0, sizeof(vm->work));
+		sim_spawn(vm, &vm->cpu[0], "irq 0", sim_irq, vm);
+		sim_spawn(vm, &vm->cpu[vm->ncpu - 1], "irq 1", sim_irq, vm);
+		sim_spawn(vm, &vm->cpu[0], "net", sim_net, vm);
+		sim_spawn(vm, &vm->cpu[vm->ncpu - 1], "tick", sim_tick, vm);
+		sim_spawn(vm, &vm->cpu[vm->ncpu / 2], "worker", sim_worker, vm);
+	}
+	vm->moving = true;
+	sim_spawn(vm, &vm->cpu[vm->ncpu / 2], "join", sim_vm_booting, vm);
+}
+
+static void sim_peer_dead(void *a, u64 b)
+{
+	struct sim_sock *s = a;
+
+	(void)b;
+	if (s->closed)
+		return;
+	s->reset = true;
+	if (!s->established)
+		s->closed = true;
+	sim_sock_wake(s);
+}
+
+/* It stops for ever; what it had on TCP ends after a while. From the world. */
+void sim_vm_crash(struct sim_vm *vm)
+{
+	u32 i;
+
+	sim_trace("%s: crashes", vm->name);
+	vm->crashed = true;
+	vm->node_up = false;
+	vm->irq = false;
+	vm->life++;
+	sim_kill_vm_threads(vm);
+	for (i = 0; i < vm->ncpu; i++)
+		sim_cpu_drain(&vm->cpu[i], SIM_NEVER);
+	for (i = 0; i < sim.socks; i++) {
+		struct sim_sock *s = sim.sock[i];
+
+		if (s->vm != vm || s->closed)
+			continue;
+		s->closed = true;
+		s->crashed = true;
+		s->conn.pair = NULL;
+		s->owner = NULL;
+		sim_at(sim_between(100, 3 * sim.p.tick), sim_peer_dead, s->peer, 0);
+	}
+	sim_alloc_forget(vm);
+}

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A running vmcommd with its own directories, and vmcommctl for it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+
+from keeperlib import wait_for
+
+EXIT = dict(ok=0, failed=1, usage=2, not_found=3, permission=4, unreachable=5, timeout=6, conflict=7)
+
+
+class Daemon:
+    """vmcommd in DIRECTORY (sockets below it must be short: keep it in /tmp).
+
+    build   the build directory with host/vmcommd, host/vmcomm-keeper and cli/vmcommctl
+    config  more lines for its configuration
+    """
+
+    def __init__(self, build, directory, config="", backend="kvm", attach_timeout=60):
+        self.build, self.dir = str(build), str(directory)
+        self.config = self.path("vmcomm.conf")
+        self.socket = self.path("run/vmcommd.sock")
+        self.log_path = self.path("vmcommd.log")
+        self.proc = None
+        with open(self.config, "w", encoding="utf-8") as f:
+            f.write(f"[daemon]\nbackend = {backend}\nruntime_dir = {self.path('run')}\n"
+                    f"state_dir = {self.path('state')}\n"
+                    f"keeper = {self.build}/host/vmcomm-keeper\n"
+                    f"attach_timeout = {attach_timeout}\n\n{config}\n")
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def start(self, expect_up=True):
+        with open(self.log_path, "a", encoding="utf-8") as log:
+            self.proc = subprocess.Popen([f"{self.build}/host/vmcommd", "--config", self.config],
+                                         stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        if expect_up:
+            wait_for(lambda: self.proc.poll() is not None or self.answers())
+            assert self.proc.poll() is None, self.log()
+        return self
+
+    def answers(self):
+        try:
+            return "parameters" in self.call("Info")[-1]
+        except OSError:
+            return False
+
+    def kill(self):
+        """kill -9"""
+        self.proc.send_signal(signal.SIGKILL)
+        self.proc.wait(20)
+
+    def stop(self):
+        """SIGTERM; fails if it did not end well (a sanitizer's report)."""
+        if self.proc.poll() is None:
+            self.proc.terminate()
+        code = self.proc.wait(30)
+        assert code == 0, f"vmcommd: exit {code}\n{self.log()[-6000:]}"
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def keepers(self):
+        """{group: process id}"""
+        found = {}
+        run = self.path("run")
+        for name in os.listdir(run) if os.path.isdir(run) else []:
+            try:
+                with open(os.path.join(run, name, "keeper.pid"), encoding="ascii") as f:
+                    found[name] = int(f.read())
+            except (OSError, ValueError):
+                pass
+        return found
+
+    def clean_up(self):
+        """End everything, the keepers included, whatever state it is in."""
+        if self.proc and self.proc.poll() is None:
+            self.proc.kill()
+            self.proc.wait()
+        for pid in self.keepers().values():
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                pass
+
+    def connect(self, timeout=60):
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(timeout)
+        try:
+            s.connect(self.socket)
+        except OSError:
+            s.close()
+            raise
+        return s
+
+    def call(self, method, more=False, **params):
+        """All replies of a method of io.vmcomm."""
+        with self.connect() as s:
+            send(s, method, more=more, **params)
+            return receive_all(s)
+
+    def ctl(self, *args, expect=0, parse=True):
+        """vmcommctl --json ARGS: parsed output (None if there is none), or the text of its error."""
+        done = subprocess.run([f"{self.build}/cli/vmcommctl", "--socket", self.socket, "--json",
+                               *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, timeout=180)
+        assert done.returncode == expect, (args, done.returncode, done.stdout, done.stderr,
+                                           self.log()[-3000:])
+        if expect:
+            return done.stderr
+        if not parse:
+            return done.stdout
+        # attach, detach and remove print a line for each step
+        try:
+            return json.loads(done.stdout)
+        except json.JSONDecodeError:
+            return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def vm(self, name):
+        return self.ctl("vm", "show", name)["vms"][0]
+
+    def vms(self):
+        return {vm["name"]: vm for vm in self.ctl("vm", "list")["vms"]}
+
+    def conns(self, *args):
+        return self.ctl("conn", "list", *args)["connections"]
+
+    def group_key(self, group):
+        return self.path(f"state/keys/{group}.key")
+
+    def other_key(self):
+        """A key file with a good key that is nobody's."""
+        path = self.path("other.key")
+        with open(path, "w", encoding="ascii") as f:
+            f.write(os.urandom(32).hex() + "\n")
+        os.chmod(path, 0o600)
+        return path
+
+
+def send(s, method, more=False, oneway=False, **params):
+    if "." not in method:
+        method = "io.vmcomm." + method
+    request = {"method": method, "parameters": params}
+    if more:
+        request["more"] = True
+    if oneway:
+        request["oneway"] = True
+    s.sendall(json.dumps(request).encode() + b"\0")
+
+
+def receive(s):
+    """One message; None at the end of the connection."""
+    data = bytearray()
+    while not data.endswith(b"\0"):
+        try:
+            piece = s.recv(1)
+        except ConnectionError:
+            return None
+        if not piece:
+            return None
+        data += piece
+    return json.loads(data[:-1])
+
+
+def receive_all(s):
+    replies = []
+    while True:
+        reply = receive(s)
+        if reply is None:
+            raise ConnectionError("vmcommd closed the connection")
+        replies.append(reply)
+        if not reply.get("continues"):
+            return replies
+
+
+def scratch():
+    return tempfile.TemporaryDirectory(prefix="vmc-", dir="/tmp")
