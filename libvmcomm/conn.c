@@ -215,7 +215,11 @@ int vmcomm_conn_accept(struct vmcomm_node *node, u32 slot, struct vmcomm_conn *c
 		goto out;
 	}
 	theirs = vmcomm_offer_find(pair, conn->seq_remote, conn->seq_local, &idx, &gen);
-	if (!theirs) {
+	/*
+	 * An offer that we accepted and let go of again is in the table until the peer has seen the
+	 * accept. It will read from the half that we had then.
+	 */
+	if (!theirs || (idx == conn->peer_idx && gen == conn->peer_gen)) {
 		err = vmcomm_conn_refuse(node, conn, VMCOMM_REASON_NO_OFFER, -ENOENT);
 		goto out;
 	}

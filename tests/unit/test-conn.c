@@ -479,7 +479,36 @@ START_TEST(no_pair)
 }
 END_TEST
 
+/* Evicted alone before the client saw the accept: its offer is still there, and used up. */
+START_TEST(accepted_once)
+{
+	struct fix *f = fix_up(2);
+	struct fend *c = fend_pair(f, 0, 1), *s = c->peer;
+
+	f->vm[0].deaf = true;
+	ck_assert_int_eq(fend_offer(c, false), 0);
+	ck_assert_int_eq(fend_accept(s), 0);
+	vmcomm_conn_ready(&c->conn);
+	vmcomm_conn_ready(&s->conn);
+	ck_assert_int_eq(vmcomm_conn_evict(&s->conn, fend_copied_seq(s), false), 0);
+	ck_assert_int_eq(fend_accept(s), -ENOENT);
+	ck_assert(!vmcomm_conn_attached(&s->conn));
+	f->vm[0].deaf = false;
+	fix_run(f);
+	ck_assert_uint_eq(fend_send(s, 1000, 0), 1000);
+	ck_assert_uint_eq(s->by_tcp, 1000);
+	fend_recv_all(c);
+	ck_assert(fend_same(s));
+	/* A new offer is another one. */
+	vmcomm_conn_close(&c->conn);
+	ck_assert_int_eq(fend_offer(c, false), 0);
+	ck_assert_int_eq(fend_accept(s), 0);
+	fend_free(c);
+	fix_free(f);
+}
+END_TEST
+
 UNIT_MAIN("conn", offer_and_accept, doorbells_of_setting_up, wrong_key, hostile_accept,
 	  attached_once, offers_full, many, close_with_data, close_unread,
 	  close_before_accept_is_seen, accept_write_close, half_used_again, offer_generation,
-	  old_offers_make_room, announced, no_pair)
+	  old_offers_make_room, announced, no_pair, accepted_once)
