@@ -537,7 +537,8 @@ void sim_vm_crash(struct sim_vm *vm)
 	for (i = 0; i < sim.socks; i++) {
 		struct sim_sock *s = sim.sock[i];
 
-		if (s->vm != vm || s->closed)
+		/* Closed, but with bytes of the peer on their way: these have no answer any more. */
+		if (s->vm != vm || (s->closed && s->peer->closed))
 			continue;
 		s->closed = true;
 		s->crashed = true;
