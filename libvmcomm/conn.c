@@ -90,6 +90,7 @@ static int vmcomm_conn_attach(struct vmcomm_pair *pair, struct vmcomm_conn *conn
 		conn->tx.want_shift = node->ring_shift_first;
 	conn->rx.ready = conn->rx_want && !conn->rx.held_len;
 	conn->rx.map_count = 0;
+	conn->closing = false;
 	conn->idx = idx;
 	conn->gen = c->gen;
 	/* Pollers look without the owner's lock; who arms sees all of this or nothing. */
@@ -328,8 +329,16 @@ bool vmcomm_conn_close(struct vmcomm_conn *conn)
 	 * after a full barrier loads our state: either it sees CLOSED and puts what we did not
 	 * take on TCP, or we see its head here.
 	 */
+	conn->closing = true;
 	vmcomm_store_release32(&conn->mine->state, VMCOMM_CCB_CLOSED);
 	vmcomm_mb();
+	if (!theirs) {
+		/* An accept may have come since, with bytes whose sender did not see CLOSED. */
+		vmcomm_unlock(&node->lock);
+		vmcomm_conn_resolve(conn);
+		vmcomm_lock(&node->lock);
+		theirs = conn->theirs;
+	}
 	if (theirs) {
 		if (vmcomm_load64(&theirs->head) != conn->rx.tail &&
 		    vmcomm_load32(&theirs->gen) == VMCOMM_READ_ONCE(conn->peer_gen))

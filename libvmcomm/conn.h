@@ -74,6 +74,7 @@ struct vmcomm_conn {
 	bool broken;
 	bool rx_want; /* the owner may read from a ring */
 	bool atomic;  /* the owner cannot sleep for memory now */
+	bool closing; /* our half says CLOSED; under node->lock */
 	u32 reason;   /* why the sending direction is not in a ring */
 	struct vmcomm_lock arm_lock;
 	struct vmcomm_tx tx;

@@ -72,7 +72,8 @@ static struct vmcomm_conn *vmcomm_event_accept(struct vmcomm_pair *pair, u32 idx
 	vmcomm_offer_withdraw(pair, c);
 	vmcomm_store32(&mine->peer_idx, s_idx);
 	vmcomm_store32(&mine->peer_gen, c->peer_gen);
-	vmcomm_store_release32(&mine->state, VMCOMM_CCB_OPEN);
+	if (!conn->closing)
+		vmcomm_store_release32(&mine->state, VMCOMM_CCB_OPEN);
 	vmcomm_conn_bind(conn, theirs, s_idx, c->peer_gen);
 	return conn;
 }
