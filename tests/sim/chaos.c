@@ -8,9 +8,23 @@ const char *const sim_fault_name[SIM_FAULTS] = {
 	[SIM_FAULT_REBOOT] = "reboot",	   [SIM_FAULT_IDLE] = "idle",
 	[SIM_FAULT_SWITCH] = "switch",	   [SIM_FAULT_LOSE] = "lose",
 	[SIM_FAULT_FLOOD] = "flood",	   [SIM_FAULT_EVICT] = "evict",
+	[SIM_FAULT_TOUR] = "tour",	   [SIM_FAULT_MEET] = "meet",
+	[SIM_FAULT_DAEMON] = "daemon",	   [SIM_FAULT_CLOCK] = "clock",
+	[SIM_FAULT_HOG] = "hog",	   [SIM_FAULT_REVERT] = "revert",
 };
 
 static u32 openers, jobs;
+
+/* Each group has hosts of its own. Most VMs are on the first one: there is somebody to talk to. */
+static u32 sim_some_host(struct sim_vm *vm, bool elsewhere)
+{
+	u32 per = sim.p.hosts / sim.p.groups, target = vm->target;
+
+	vm->target = 0;
+	if (target)
+		return target - 1;
+	return vm->group * per + (sim_chance(elsewhere ? 2 : 4) ? sim_below(per) : 0);
+}
 
 /* Wait for a slot on some host, plug the device in. */
 static void sim_place(struct sim_vm *vm, bool boot, bool elsewhere)
@@ -19,8 +33,7 @@ static void sim_place(struct sim_vm *vm, bool boot, bool elsewhere)
 	int slot;
 
 	for (;;) {
-		/* Most are on the first host, so that there is somebody to talk to. */
-		host = sim_chance(elsewhere ? 2 : 4) ? sim_below(sim.p.hosts) : 0;
+		host = sim_some_host(vm, elsewhere);
 		if (vm->life != life || (!boot && vm->crashed))
 			return;
 		slot = sim_host_admit(&sim.host[host], vm);
@@ -50,9 +63,9 @@ static void sim_leaver(void *arg)
 	sim_vm_leave(arg);
 }
 
-static void sim_mover(void *arg)
+/* Leave, be away, arrive: a migration, or a device that is unplugged for a while. */
+static void sim_move_once(struct sim_vm *vm)
 {
-	struct sim_vm *vm = arg;
 	struct sim_host *h = &sim.host[vm->host];
 	u32 life = vm->life, slot = vm->slot;
 
@@ -79,7 +92,40 @@ static void sim_mover(void *arg)
 		sim.count.moves++;
 		sim_place(vm, false, true);
 	}
+}
+
+static void sim_mover(void *arg)
+{
+	struct sim_vm *vm = arg;
+
+	sim_move_once(vm);
 	vm->busy = false;
+	jobs--;
+}
+
+static void sim_tourist(void *arg)
+{
+	struct sim_vm *vm = arg;
+	u32 i, life = vm->life;
+
+	for (i = 0; i < 3 && vm->life == life && !vm->crashed; i++) {
+		vm->moving = true;
+		sim_move_once(vm);
+		/* It may have to go on before it has arrived. */
+		while (vm->life == life && !vm->crashed && vm->moving)
+			sim_pause(sim_between(20, 200));
+		if (sim_chance(2))
+			sim_pause(sim_size(sim.p.tick));
+	}
+	vm->busy = false;
+	jobs--;
+}
+
+static void sim_daemon(void *arg)
+{
+	struct sim_vm *vm = arg;
+
+	sim_host_restart(&sim.host[vm->host]);
 	jobs--;
 }
 
@@ -126,11 +172,16 @@ static void sim_rebooter(void *arg)
 	jobs--;
 }
 
+static bool sim_vm_free(const struct sim_vm *vm)
+{
+	return !vm->busy && !vm->crashed && !vm->moving && !vm->paused && vm->node_up;
+}
+
 static struct sim_vm *sim_any_vm(void)
 {
 	struct sim_vm *vm = &sim.vm[sim_below(sim.p.vms)];
 
-	return vm->busy || vm->crashed || vm->moving || vm->paused ? NULL : vm;
+	return sim_vm_free(vm) ? vm : NULL;
 }
 
 static void sim_job(struct sim_vm *vm, const char *name, void (*fn)(void *arg))
@@ -151,10 +202,26 @@ static void sim_move(struct sim_vm *vm)
 	sim_job(vm, "move", sim_mover);
 }
 
-static void sim_fault(u32 fault)
+/* Both ends of some connections go to the same host, at about the same time. */
+static void sim_meet(struct sim_vm *a)
 {
-	struct sim_vm *vm = sim_any_vm();
+	struct sim_vm *b = sim_any_vm();
+	u32 per = sim.p.hosts / sim.p.groups;
 
+	if (b && b != a && b->group == a->group) {
+		a->target = b->target = a->group * per + sim_below(per) + 1;
+		sim.count.meets++;
+		sim_move(b);
+	}
+	sim_move(a);
+}
+
+static void sim_fault(u32 fault, u32 nr)
+{
+	struct sim_vm *vm = &sim.vm[nr % sim.p.vms];
+
+	if (!sim_vm_free(vm))
+		vm = sim_any_vm();
 	if (!vm)
 		return;
 	sim.count.faults[fault]++;
@@ -192,6 +259,26 @@ static void sim_fault(u32 fault)
 		break;
 	case SIM_FAULT_EVICT:
 		sim_vm_post(&vm->work, SIM_WORK_EVICT, 0, 0, NULL);
+		break;
+	case SIM_FAULT_TOUR:
+		vm->busy = true;
+		vm->moving = true;
+		sim_job(vm, "tour", sim_tourist);
+		break;
+	case SIM_FAULT_MEET:
+		sim_meet(vm);
+		break;
+	case SIM_FAULT_DAEMON:
+		sim_job(vm, "daemon", sim_daemon);
+		break;
+	case SIM_FAULT_CLOCK:
+		vm->ticks = sim_between(2, 80);
+		vm->node.heap.tick += sim_chance(2) ? (u32)sim_rng() : 0;
+		break;
+	case SIM_FAULT_HOG:
+		sim_vm_post(&vm->work, SIM_WORK_HOG, 0, 0, NULL);
+		break;
+	case SIM_FAULT_REVERT:
 		break;
 	default:
 		abort();
@@ -243,7 +330,8 @@ static void sim_opener(void *arg)
 	while (n) {
 		a = &sim.vm[sim_below(sim.p.vms)];
 		b = &sim.vm[sim_below(sim.p.vms)];
-		if (a == b || a->crashed || b->crashed || a->paused || b->paused) {
+		/* Few connect to another group: they have nothing to do with this one's memory. */
+		if (a == b || (a->group != b->group && !sim_chance(8)) || a->crashed || b->crashed || a->paused || b->paused) {
 			sim_pause(sim_between(10, 1000));
 			continue;
 		}
@@ -256,21 +344,19 @@ static void sim_opener(void *arg)
 
 static void sim_faulter(void *arg)
 {
-	u32 n = sim.p.faults, fault;
+	u32 i;
 
 	(void)arg;
-	while (n) {
-		sim_pause(sim_size(2 * sim.p.tick));
+	for (i = 0; i < sim.p.faults; i++) {
+		sim_pause(sim.plan[i].delay);
 		if (!openers)
 			break;
-		fault = sim_below(SIM_FAULTS);
-		if (!(sim.p.fault_mask & 1u << fault))
-			continue;
-		sim_fault(fault);
-		n--;
+		if (!(sim.drop & 1ULL << i))
+			sim_fault(sim.plan[i].fault, sim.plan[i].vm);
 	}
 	while (jobs)
 		sim_pause(100);
+	sim.lying = false;
 	sim.lose = 0;
 	sim.faults_over = true;
 	sim_trace("faults are over");
@@ -289,11 +375,58 @@ static void sim_all_up(void)
 	u64 start = sim.now;
 
 	for (i = 0; i < sim.p.vms; i++)
-		while (!sim.vm[i].node_up) {
+		while (!sim.vm[i].node_up && !(sim.spoiled && sim.vm[i].group)) {
 			sim_pause(100);
-			if (sim.now - start > 100ULL * sim.p.tick)
+			if (sim.now - start > 100ULL * sim.p.tick + 4000ULL * sim.p.vms * sim.p.slots)
 				sim_fail("%s does not come up", sim.vm[i].name);
 		}
+}
+
+static bool sim_open_left(void)
+{
+	u32 i;
+
+	for (i = 0; i < sim.socks; i++)
+		if (!sim.sock[i]->closed && !sim_spoiled(sim.sock[i]))
+			return true;
+	return false;
+}
+
+/* Programs whose connections were spoiled give up: each call that they are in has to end. */
+static void sim_give_up(void)
+{
+	u32 i;
+
+	sim.over = true;
+	for (i = 0; i < sim.socks; i++)
+		if (!sim.sock[i]->closed && sim_spoiled(sim.sock[i]) && !sim.sock[i]->reset) {
+			sim.sock[i]->reset = true;
+			sim_sock_wake(sim.sock[i]);
+		}
+}
+
+/* VMs that were lied to leave, and have nothing of their private memory left. */
+static void sim_leave_spoiled(void)
+{
+	u32 i;
+	u64 start;
+
+	for (i = 0; i < sim.p.vms; i++) {
+		struct sim_vm *vm = &sim.vm[i];
+
+		if (!vm->group || !vm->node_up || vm->crashed)
+			continue;
+		sim_spawn(vm, &vm->cpu[0], "leave", sim_leaver, vm);
+		start = sim.now;
+		while (vm->plugged) {
+			sim_pause(100);
+			if (sim.now - start > 200ULL * sim.p.tick)
+				sim_fail("%s, which was lied to, cannot leave", vm->name);
+		}
+		if (sim_allocated(vm))
+			sim_fail("%s, which was lied to, has left and keeps %llu blocks of memory",
+				 vm->name, (unsigned long long)sim_allocated(vm));
+	}
 }
 
 void sim_world(void *arg)
@@ -322,8 +455,17 @@ void sim_world(void *arg)
 		n -= each;
 	}
 	sim_spawn(NULL, NULL, "faults", sim_faulter, NULL);
+	if (sim.p.lies) {
+		sim.lying = true;
+		sim_spawn(NULL, NULL, "liar", sim_liar, NULL);
+	}
 	while (openers || !sim.faults_over) {
 		sim_pause(500);
+		if (sim.spoiled && sim.faults_over &&
+		    (sim.over || !sim_open_left() || sim.now - since > 20ULL * sim.p.tick))
+			sim_give_up();
+		if (sim.now > 4000000000ULL)
+			sim_fail("there is no end");
 		if (!sim.faults_over || sim.count.progress != progress) {
 			progress = sim.count.progress;
 			since = sim.now;
@@ -336,6 +478,8 @@ void sim_world(void *arg)
 	sim_all_up();
 	sim_pause(12 * sim.p.tick);
 	sim_check_rest();
+	if (sim.spoiled)
+		sim_leave_spoiled();
 	sim.finished = true;
 	sim_yield();
 	sim_pause(1);

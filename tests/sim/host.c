@@ -85,11 +85,17 @@ void sim_host_init(struct sim_host *h, u32 id)
 	h->id = id;
 	h->size = sim.p.region;
 	if (!h->base) {
-		h->base = mmap(NULL, 1 << 24, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		h->base = mmap(NULL, SIM_REGION_MAX, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		if (h->base == MAP_FAILED)
 			abort();
+	} else if (h->used > 1 << 24) {
+		madvise(h->base, h->used, MADV_DONTNEED);
+	} else {
+		memset(h->base, 0, h->used);
 	}
+	h->used = h->size;
+	h->group_nr = id / (sim.p.hosts / sim.p.groups);
 	memset(h->vm, 0, sizeof(h->vm));
 	memset(&h->cpu, 0, sizeof(h->cpu));
 	h->busy = NULL;
@@ -97,7 +103,6 @@ void sim_host_init(struct sim_host *h, u32 id)
 	if (err)
 		sim_fail("no layout for %u slots and chunks of 2^%u: %d", sim.p.slots,
 			 sim.p.chunk_shift, err);
-	memset(h->base, 0, h->size);
 	vmcomm_layout_write(&h->lay, h->base, "sim", sim_rng());
 	if (vmcomm_region_init(&h->region, h->base, h->size))
 		sim_fail("the layout cannot be read back");
@@ -166,6 +171,12 @@ void sim_host_move(struct sim_host *h, u32 slot, u32 state)
 
 	sim_host_lock(h);
 	vm = h->last[slot];
+	/* It died, or left, while the daemon did something else. */
+	if ((h->group.slot[slot].state == VMCOMM_SLOT_GONE && state != VMCOMM_SLOT_FREE) ||
+	    (h->group.slot[slot].state == VMCOMM_SLOT_LEFT && state == VMCOMM_SLOT_GONE)) {
+		sim_host_unlock(h);
+		return;
+	}
 	vmcomm_group_observe(&h->group, &h->lay, h->base, slot);
 	if (vmcomm_group_move(&h->group, slot, state))
 		sim_fail("host %u: slot %u cannot go from %s to %s", h->id, slot,
@@ -178,6 +189,37 @@ void sim_host_move(struct sim_host *h, u32 slot, u32 state)
 	sim_host_unlock(h);
 }
 
+/*
+ * The daemon dies, perhaps in the middle of a row, and comes back: it knows the slots from its
+ * state file, and what is in memory from there.
+ */
+void sim_host_restart(struct sim_host *h)
+{
+	struct vmcomm_abi_location *row;
+	u32 slot;
+
+	sim_host_lock(h);
+	sim_trace("host %u: the daemon dies", h->id);
+	if (sim_chance(2)) {
+		row = vmcomm_layout_location(&h->lay, h->base, sim_below(h->lay.slots));
+		vmcomm_store32(&row->seq, vmcomm_load32(&row->seq) | 1);
+		vmcomm_wmb();
+		vmcomm_store32(&row->state, sim_below(7));
+		vmcomm_store64(&row->generation, sim_rng());
+		sim_mb();
+	}
+	sim_pause(sim_size(3 * sim.p.tick));
+	for (slot = 0; slot < h->lay.slots; slot++) {
+		h->group.slot[slot].incarnation = 0;
+		if (h->group.slot[slot].state != VMCOMM_SLOT_FREE)
+			vmcomm_group_observe(&h->group, &h->lay, h->base, slot);
+		if (h->last[slot])
+			sim_host_row(h, slot, h->last[slot]);
+	}
+	sim_trace("host %u: the daemon is back", h->id);
+	sim_host_unlock(h);
+}
+
 /* Now and then: quarantine, pages to be given back. */
 void sim_host_tick(void *arg)
 {
@@ -186,12 +228,21 @@ void sim_host_tick(void *arg)
 
 	for (;;) {
 		sim_pause(sim.p.tick / 2 + sim_below(sim.p.tick));
+		if (sim.spoiled && h->group_nr && sim_chance(4)) {
+			vmcomm_layout_write(&h->lay, h->base, "sim", 1);
+			sim_host_lock(h);
+			for (slot = 0; slot < h->lay.slots; slot++)
+				if (h->last[slot])
+					sim_host_row(h, slot, h->last[slot]);
+			sim_host_unlock(h);
+		}
 		for (slot = 0; slot < h->lay.slots; slot++) {
 			u32 state = h->group.slot[slot].state;
 
 			vmcomm_group_observe(&h->group, &h->lay, h->base, slot);
 			if ((state == VMCOMM_SLOT_LEFT || state == VMCOMM_SLOT_GONE) &&
-			    vmcomm_group_holder(&h->group, &h->lay, h->base, slot) < 0)
+			    (vmcomm_group_holder(&h->group, &h->lay, h->base, slot) < 0 ||
+			     (sim.spoiled && h->group_nr && sim_chance(8))))
 				sim_host_move(h, slot, VMCOMM_SLOT_FREE);
 			if (!h->vm[slot])
 				continue;

@@ -12,7 +12,7 @@
 struct sim sim;
 
 static struct sim_profile force; /* what the command line says; 0: the seed says */
-static int force_weak = -1, force_faults = -1, force_mask = -1;
+static int force_weak = -1, force_faults = -1, force_mask = -1, force_lies = -1, force_oom = -1;
 static char options[256];
 
 void sim_trace_(const char *fmt, ...)
@@ -56,7 +56,6 @@ static void sim_profile_make(void)
 	p->vms = sim_chance(3) ? sim_between(3, 4) : 2;
 	p->hosts = sim_between(1, 2);
 	p->conns = sim_chance(4) ? sim_between(1, 20) : sim_between(1, 5);
-	p->slots = p->vms + sim_below(3);
 	p->chunk_shift = sim_between(16, 18);
 	p->region = 1u << 22;
 	p->weak = sim_chance(3);
@@ -76,13 +75,36 @@ static void sim_profile_make(void)
 	for (i = 0; i < SIM_FAULTS; i++)
 		if (sim_chance(2))
 			p->fault_mask |= 1u << i;
+	p->groups = 1;
+	if (p->vms > 2 && sim_chance(2))
+		p->hosts = sim_between(2, 4);
+	if (sim_chance(64)) {
+		p->vms = sim_between(5, 16);
+		p->hosts = sim_between(1, 8);
+		p->conns = sim_between(5, 40);
+	}
+	if (sim_chance(6))
+		p->lies = 1u << sim_between(2, 11);
+	if (force_lies >= 0)
+		p->lies = (u32)force_lies;
+	if (p->lies) {
+		p->groups = 2;
+		p->vms = p->vms < 4 ? 4 : p->vms;
+		p->hosts = p->hosts > 2 ? 4 : 2;
+		p->conns += 4;
+	}
+	p->slots = p->vms / p->groups + (p->vms & (p->groups - 1)) + sim_below(3);
+	if (p->slots < 2)
+		p->slots = 2;
 
 	if (force.vms) {
 		p->vms = force.vms;
-		p->slots = p->vms;
+		p->slots = p->vms < VMCOMM_SLOTS_MAX ? p->vms + sim_below(2) : p->vms;
 	}
 	if (force.hosts)
 		p->hosts = force.hosts;
+	if (p->hosts % p->groups)
+		p->hosts++;
 	if (force.conns)
 		p->conns = force.conns;
 	if (force.bytes)
@@ -95,6 +117,17 @@ static void sim_profile_make(void)
 		p->faults = (u32)force_faults;
 	if (!p->fault_mask)
 		p->faults = 0;
+	if (p->faults > SIM_PLAN_MAX)
+		p->faults = SIM_PLAN_MAX;
+	if (force_oom >= 0)
+		p->oom = (u32)force_oom;
+	for (i = 0; i < SIM_PLAN_MAX; i++) {
+		sim.plan[i].delay = sim_size(2 * p->tick);
+		do
+			sim.plan[i].fault = sim_below(SIM_FAULTS);
+		while (p->fault_mask && !(p->fault_mask & 1u << sim.plan[i].fault));
+		sim.plan[i].vm = (u32)sim_rng();
+	}
 	/* Small, so that the heap runs out; but room for four chunks in each slot. */
 	while (vmcomm_layout_compute(&lay, p->region, p->slots, p->chunk_shift))
 		if (p->chunk_shift > VMCOMM_CHUNK_SHIFT_MIN)
@@ -110,10 +143,10 @@ static void sim_profile_print(void)
 
 	printf("seed 0x%llx: %u VMs, %u hosts, %u connections of up to %u bytes, %u slots, chunks "
 	       "2^%u, %s memory, switch %u burst %u stall %u drain %u, TCP delay %u window %u, doorbell "
-	       "%u, tick %u, oom %u, %u faults:",
+	       "%u, tick %u, oom %u, lies %u, %u faults:",
 	       (unsigned long long)sim.seed, p->vms, p->hosts, p->conns, p->bytes, p->slots,
 	       p->chunk_shift, p->weak ? "weak" : "x86", p->switch_mean, p->burst, p->stall, p->drain,
-	       p->tcp_delay, p->window, p->bell_delay, p->tick, p->oom, p->faults);
+	       p->tcp_delay, p->window, p->bell_delay, p->tick, p->oom, p->lies, p->faults);
 	for (i = 0; i < SIM_FAULTS; i++)
 		if (p->fault_mask & 1u << i)
 			printf(" %s", sim_fault_name[i]);
@@ -132,17 +165,24 @@ static void sim_one(u64 seed, bool trace)
 	sim.faults_over = false;
 	sim.trace = trace;
 	sim.lose = 0;
+	sim.lying = false;
+	sim.spoiled = false;
+	sim.over = false;
 	sim.cur = NULL;
 	sim_sched_reset();
 	sim_profile_make();
 	if (trace)
 		sim_profile_print();
+	/* What is planned stays the same with another schedule. */
+	sim.rng = seed ^ sim.schedule * 0xd1342543de82ef95ULL ^ 0x5c4ed01eULL;
 	for (i = 0; i < sim.p.vms; i++) {
 		struct sim_vm *vm = &sim.vm[i];
 
 		memset(vm, 0, sizeof(*vm));
 		vm->id = i;
-		snprintf(vm->name, sizeof(vm->name), "VM %c", 'A' + (int)i);
+		vm->group = i % sim.p.groups;
+		vm->newer = sim_chance(4);
+		snprintf(vm->name, sizeof(vm->name), i < 26 ? "VM %c" : "VM %c2", 'A' + (int)(i % 26));
 		vm->addr[10] = vm->addr[11] = 0xff;
 		vm->addr[12] = 10;
 		vm->addr[15] = (u8)(i + 1);
@@ -196,13 +236,16 @@ static void sim_summary(u64 seeds, double seconds)
 	       (unsigned long long)sim.count.bytes, (unsigned long long)sim.count.ring_bytes,
 	       (unsigned long long)sim.count.held, (unsigned long long)sim.count.pended);
 	printf("  %llu doorbells (%.2f per KiB in rings), %llu lost, %llu wakes in ticks, %llu early "
-	       "loads, %llu pages back, %llu moves (%llu unanswered)\n",
+	       "and %llu late loads, %llu pages back\n  %llu moves (%llu unanswered, %llu meetings, %llu "
+	       "reverts), %llu lies\n",
 	       (unsigned long long)sim.count.doorbells,
 	       sim.count.ring_bytes ? (double)sim.count.doorbells * 1024 / (double)sim.count.ring_bytes
 				    : 0.0,
 	       (unsigned long long)sim.count.bells_lost, (unsigned long long)sim.count.backstops,
-	       (unsigned long long)sim.count.early, (unsigned long long)sim.count.reclaims,
-	       (unsigned long long)sim.count.moves, (unsigned long long)sim.count.unanswered);
+	       (unsigned long long)sim.count.early, (unsigned long long)sim.count.late,
+	       (unsigned long long)sim.count.reclaims, (unsigned long long)sim.count.moves,
+	       (unsigned long long)sim.count.unanswered, (unsigned long long)sim.count.meets,
+	       (unsigned long long)sim.count.reverts, (unsigned long long)sim.count.lies);
 	printf("  faults:");
 	for (i = 0; i < SIM_FAULTS; i++)
 		printf(" %s %llu", sim_fault_name[i], (unsigned long long)sim.count.faults[i]);
@@ -219,6 +262,9 @@ static const char usage[] =
 	"  --memory x86|weak  memory model\n"
 	"  --faults N       how many; 0: none\n"
 	"  --only NAMES     kinds of faults, separated by commas\n"
+	"  --lies N         a VM lies each N units of time; 0: never\n"
+	"  --oom N          one allocation in N fails; 0: none\n"
+	"  --drop MASK      leave out faults of the plan, a bit each; --schedule N  another schedule\n"
 	"  --trace          print what happens\n"
 	"  --list           print the seeds' settings\n";
 
@@ -247,6 +293,8 @@ int main(int argc, char **argv)
 		{"seed", 1, NULL, 's'},	 {"seeds", 1, NULL, 'S'},   {"minutes", 1, NULL, 'm'},
 		{"vms", 1, NULL, 'v'},	 {"hosts", 1, NULL, 'h'},   {"conns", 1, NULL, 'c'},
 		{"bytes", 1, NULL, 'b'}, {"memory", 1, NULL, 'M'},  {"faults", 1, NULL, 'f'},
+		{"lies", 1, NULL, 'L'},	 {"oom", 1, NULL, 'O'},	    {"schedule", 1, NULL, 'n'},
+		{"drop", 1, NULL, 'd'},
 		{"only", 1, NULL, 'o'},	 {"trace", 0, NULL, 't'},   {"list", 0, NULL, 'l'},
 		{"help", 0, NULL, 'H'},	 {"keep-going", 0, NULL, 'k'}, {NULL, 0, NULL, 0}};
 	u64 first = 0, last = 0, seed, done = 0, failed = 0;
@@ -294,6 +342,18 @@ int main(int argc, char **argv)
 		case 'o':
 			force_mask = sim_mask(optarg);
 			break;
+		case 'L':
+			force_lies = atoi(optarg);
+			break;
+		case 'O':
+			force_oom = atoi(optarg);
+			break;
+		case 'n':
+			sim.schedule = strtoull(optarg, NULL, 0);
+			break;
+		case 'd':
+			sim.drop = strtoull(optarg, NULL, 0);
+			break;
 		case 't':
 			trace = true;
 			break;
@@ -311,7 +371,7 @@ int main(int argc, char **argv)
 			return 2;
 		}
 		/* What the seed alone does not tell has to be said again for a replay. */
-		if (strchr("vhcbMfo", c)) {
+		if (strchr("vhcbMfoLOnd", c)) {
 			size_t n = strlen(options);
 			u32 i;
 

@@ -221,6 +221,7 @@ bool sim_sleep(const void *key, u64 timeout, const char *what)
 {
 	struct sim_thread *t = sim.cur;
 
+	sim_late_settle();
 	t->wait_for = key;
 	t->what = what;
 	t->timed_out = false;

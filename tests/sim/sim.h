@@ -13,15 +13,18 @@
 #include "conn.h"
 #include "group.h"
 
-#define SIM_VMS_MAX	  16
+#define SIM_VMS_MAX	  64
 #define SIM_HOSTS_MAX	  8
 #define SIM_CPUS_MAX	  4   /* of one VM */
 #define SIM_STORES_MAX	  24  /* depth of a store buffer */
-#define SIM_THREADS_MAX	  512
+#define SIM_THREADS_MAX	  1024
 #define SIM_STACK	  (64 << 10)
 #define SIM_CONNS_MAX	  4096 /* in the life of one seed */
 #define SIM_QUEUE	  256
 #define SIM_NEVER	  (~0ULL)
+#define SIM_REGION_MAX	  (1ULL << 28)
+#define SIM_LATE	  8 /* loads of one thread that may complete later */
+#define SIM_PLAN_MAX	  64
 
 /* --- rng.c --- */
 
@@ -63,6 +66,13 @@ struct sim_thread {
 	void *arg;
 	char name[32];
 	u8 *stack;
+	/* weak: copies out of shared memory that are not made yet */
+	struct sim_late {
+		u8 *dst;
+		const u8 *src;
+		u32 n;
+	} late[SIM_LATE];
+	u32 lates;
 };
 
 typedef void sim_event_fn(void *a, u64 b);
@@ -117,6 +127,8 @@ u64 sim_allocated(struct sim_vm *vm);
 void sim_alloc_forget(struct sim_vm *vm);
 /* What is in memory now: for checks, no step. */
 u64 sim_peek(const void *p, u32 size);
+void sim_poke(void *p, u64 v, u32 size); /* whoever's it is */
+void sim_late_settle(void);		 /* the values of earlier loads are needed now */
 
 /* --- tcp.c --- */
 
@@ -161,6 +173,8 @@ struct sim_sock {
 	bool broken;	  /* the core said so */
 	bool closed;
 	bool crashed; /* its VM did */
+	bool vm_died; /* perhaps after it was closed */
+	bool refused; /* it told its peer that bytes were lost */
 	bool want_close;
 	bool ready;
 	struct sim_thread *owner; /* of the socket lock */
@@ -202,6 +216,7 @@ enum sim_work_kind {
 	SIM_WORK_FLOOD,
 	SIM_WORK_POLL,
 	SIM_WORK_EVICT,
+	SIM_WORK_HOG,
 };
 
 struct sim_work {
@@ -219,6 +234,9 @@ struct sim_queue {
 struct sim_vm {
 	u32 id;
 	char name[16];
+	u32 group;
+	bool newer; /* a later minor version of the ABI */
+	u32 target; /* host to go to next + 1; 0: any */
 	u32 life; /* counts boots */
 	u8 addr[16];
 	u8 uuid[16];
@@ -241,6 +259,7 @@ struct sim_vm {
 	u32 irq_busy;
 	bool deaf; /* a doorbell was lost on purpose since the last tick */
 	bool in_tick;
+	u32 ticks; /* more that come at once: its clock jumped */
 	struct sim_queue net, work;
 	u32 ring_first, ring_max;
 };
@@ -261,8 +280,9 @@ extern const struct vmcomm_conn_ops sim_conn_ops;
 
 struct sim_host {
 	u32 id;
+	u32 group_nr;
 	u8 *base;
-	u64 size;
+	u64 size, used;
 	struct vmcomm_layout lay;
 	struct vmcomm_region region;
 	struct vmcomm_group group;
@@ -280,6 +300,11 @@ void sim_host_move(struct sim_host *h, u32 slot, u32 state);
 void sim_host_tick(void *host);
 void sim_host_deliver(u32 host, u32 slot, u32 vector);
 struct sim_host *sim_host_of(const void *p);
+void sim_host_restart(struct sim_host *h);
+
+/* --- liar.c --- */
+
+void sim_liar(void *arg);
 
 /* --- chaos.c, check.c --- */
 
@@ -304,6 +329,8 @@ struct sim_profile {
 	u32 window;
 	u32 tick;
 	u32 faults; /* number of them */
+	u32 groups; /* on hosts of their own; with two, somebody in the second one lies */
+	u32 lies;   /* average time between two; 0: none */
 	u32 fault_mask;
 	u32 bytes;
 	u32 oom; /* one allocation in so many fails */
@@ -320,11 +347,19 @@ enum sim_fault {
 	SIM_FAULT_LOSE,
 	SIM_FAULT_FLOOD,
 	SIM_FAULT_EVICT,
+	SIM_FAULT_TOUR,	  /* three moves in a row */
+	SIM_FAULT_MEET,	  /* both ends of connections to the same host */
+	SIM_FAULT_DAEMON, /* restart of the host's daemon */
+	SIM_FAULT_CLOCK,
+	SIM_FAULT_HOG, /* shared memory is used up */
+	SIM_FAULT_REVERT,
 	SIM_FAULTS
 };
 
 struct sim {
 	u64 seed;
+	u64 schedule; /* another schedule for the same plan */
+	u64 drop;     /* faults of the plan that do not happen, a bit each */
 	u64 rng;
 	u64 steps;
 	u64 now;
@@ -341,9 +376,15 @@ struct sim {
 	struct sim_sock *sock[SIM_CONNS_MAX * 2];
 	u32 socks;
 	u32 lose; /* one doorbell in so many is lost */
+	bool lying;   /* lies may come */
+	bool spoiled; /* somebody has lied */
+	bool over;    /* connections of the group that was lied to end now */
+	struct {
+		u32 delay, fault, vm;
+	} plan[SIM_PLAN_MAX];
 	struct {
 		u64 progress, doorbells, bells_lost, bytes, ring_bytes, held, pended, switches, faults[SIM_FAULTS],
-			conns, eofs, resets, backstops, attached, moves, evicts, early, unanswered, reclaims;
+			conns, eofs, resets, backstops, attached, moves, evicts, early, late, unanswered, reclaims, lies, meets, reverts;
 	} count;
 };
 
@@ -357,6 +398,12 @@ void sim_trace_(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 		if (__builtin_expect(sim.trace, 0))                                                \
 			sim_trace_(__VA_ARGS__);                                                   \
 	} while (0)
+
+/* May the streams of this socket be anything, as somebody lied to its VM? */
+static inline bool sim_spoiled(const struct sim_sock *s)
+{
+	return sim.spoiled && (s->vm->group || s->peer->vm->group);
+}
 
 /* One step: called at each access. */
 static inline void sim_step(void)

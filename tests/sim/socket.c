@@ -51,6 +51,7 @@ void sim_sock_reset(struct sim_sock *s)
 	if (s->closed || s->reset)
 		return;
 	s->reset = true;
+	s->refused = true;
 	sim_tcp_reset(s);
 	sim_sock_wake(s);
 }
@@ -58,8 +59,8 @@ void sim_sock_reset(struct sim_sock *s)
 static void sim_sock_broken(struct sim_sock *s)
 {
 	s->broken = true;
-	/* Nobody lies here, so only the memory of a VM that died may look wrong. */
-	if (!s->peer->vm->crashed && !s->peer->closed)
+	/* Where nobody lies only the memory of a VM that died may look wrong. */
+	if (!s->peer->vm->crashed && !s->peer->closed && !sim_spoiled(s))
 		sim_fail("%s: the core calls connection %u broken", s->vm->name, s->id);
 	sim_sock_reset(s);
 }
@@ -235,6 +236,12 @@ static void sim_sock_take(struct sim_sock *s, const u8 *data, u32 n, const char 
 {
 	u32 i;
 
+	sim_late_settle();
+	if (sim_spoiled(s)) {
+		s->received += n;
+		sim.count.progress++;
+		return;
+	}
 	for (i = 0; i < n; i++)
 		if (data[i] != sim_byte(s->peer, s->received + i))
 			sim_fail("%s socket %u: byte %llu is wrong (read from %s, %u bytes, offset %u in "
@@ -287,8 +294,12 @@ static void sim_sock_recv(struct sim_sock *s, u32 max)
 			if (!n)
 				sim_fail("RING or HELD with nothing in it");
 			p = vmcomm_rx_window(&s->conn, 0, &len);
-			if (!p || !len)
-				sim_fail("bytes in the ring, but no window");
+			if (!p || !len) {
+				if (!sim_spoiled(s))
+					sim_fail("bytes in the ring, but no window");
+				sim_sock_reset(s);
+				break;
+			}
 			if (len > max)
 				len = max;
 			if (next == VMCOMM_NEXT_HELD)
@@ -328,7 +339,7 @@ static void sim_sock_recv(struct sim_sock *s, u32 max)
 			sim_sock_wait(s, seq, &s->rx_asleep, 0, "bytes");
 		}
 	}
-	if (s->eof && s->received != s->peer->sent)
+	if (s->eof && s->received != s->peer->sent && !sim_spoiled(s))
 		sim_fail("%s socket %u: end of file after %llu bytes, %llu were sent", s->vm->name,
 			 s->id, (unsigned long long)s->received,
 			 (unsigned long long)s->peer->sent);
@@ -349,10 +360,12 @@ static void sim_sock_close(struct sim_sock *s)
 	s->closed = true;
 	sim.count.progress++;
 	if (!s->reset) {
-		if (unread)
+		if (unread) {
+			s->refused = true;
 			sim_tcp_reset(s);
-		else
+		} else {
 			sim_tcp_fin(s->out);
+		}
 	}
 	sim_sock_unlock(s);
 	while (s->holds)
@@ -487,6 +500,7 @@ void sim_sock_accept(struct sim_sock *s)
 /* Evict until it is done. Return: the last result. */
 int sim_sock_evict(struct sim_sock *s, u32 slot)
 {
+	u32 tries = 0;
 	int err = 0;
 
 	for (;;) {
@@ -497,6 +511,12 @@ int sim_sock_evict(struct sim_sock *s, u32 slot)
 					s->conn.pair->state == VMCOMM_PEER_DYING);
 		if (err != -EAGAIN && err != -ENOMEM)
 			break;
+		/* A liar could keep it waiting for ever: give the connection up. */
+		if (err == -EAGAIN && sim_spoiled(s) && ++tries > 100) {
+			vmcomm_conn_close(&s->conn);
+			err = -EPROTO;
+			break;
+		}
 		sim_sock_unlock(s);
 		sim_pause(sim_between(10, 300));
 	}

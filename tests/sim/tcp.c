@@ -51,8 +51,10 @@ static void sim_tcp_arrive(void *a, u64 b)
 	t->flying--;
 	if (t->to->closed) {
 		/* Data for a socket that is not there any more. */
-		if (!seg->fin && !t->to->vm->crashed)
+		if (!seg->fin && !t->to->vm->crashed) {
+			t->to->refused = true;
 			sim_tcp_reset(t->to);
+		}
 	} else {
 		t->rcv_nxt = seg->end;
 		t->fin_in |= seg->fin;

@@ -137,6 +137,7 @@ static void sim_irq(void *arg)
 static void sim_tick(void *arg)
 {
 	struct sim_vm *vm = arg;
+	u32 n;
 
 	sim.cur->softirq = true;
 	for (;;) {
@@ -145,7 +146,8 @@ static void sim_tick(void *arg)
 			continue;
 		vm->in_tick = true;
 		vm->deaf = false; /* what was lost until now it finds */
-		vmcomm_node_tick(&vm->node);
+		for (n = 1 + vm->ticks, vm->ticks = 0; n && vm->node_up; n--)
+			vmcomm_node_tick(&vm->node);
 		vm->in_tick = false;
 		sim_vm_put(vm);
 	}
@@ -257,6 +259,8 @@ static void sim_news(struct sim_vm *vm, u32 slot, enum vmcomm_pair_news news)
 		/* A VM that leaves itself does not wait for others in here. */
 		if (vm->leaving && sim_chance(20))
 			break;
+		if (sim.spoiled && vm->group && sim_chance(50))
+			break;
 		sim_pause(sim_between(10, 500));
 	}
 }
@@ -284,7 +288,11 @@ static void sim_flood(struct sim_vm *vm)
 	for (i = 0; pair && i < n; i++) {
 		if (pair->state != VMCOMM_PEER_UP)
 			return;
-		vmcomm_pair_notify(pair, VMCOMM_EVENT(VMCOMM_EVENT_CONN, sim_below(8), 0),
+		/* Some are of kinds that only later versions know. */
+		vmcomm_pair_notify(pair,
+				   VMCOMM_EVENT(sim_chance(4) ? sim_between(5, 255) :
+								VMCOMM_EVENT_CONN,
+						sim_below(8), sim_below(4)),
 				   sim_chance(4));
 	}
 }
@@ -309,6 +317,28 @@ static void sim_switch(struct sim_vm *vm)
 		}
 		sim_sock_unlock(s);
 	}
+}
+
+/* All that is free of its shared memory is in use for a while. */
+static void sim_hog(struct sim_vm *vm)
+{
+	struct vmcomm_node *node = &vm->node;
+	u32 chunk[VMCOMM_CHUNKS_MAX / 8], n = 0, off, i, shift = node->lay.chunk_shift;
+	u32 slot = sim_below(node->lay.slots);
+	bool scrub;
+
+	if (!node->pair[slot])
+		return;
+	vmcomm_lock(&node->lock);
+	while (n < sizeof(chunk) / sizeof(chunk[0]) &&
+	       !vmcomm_heap_alloc(&node->heap, slot, shift, &chunk[n], &off, &scrub))
+		n++;
+	vmcomm_unlock(&node->lock);
+	sim_pause(sim_size(sim.p.tick));
+	vmcomm_lock(&node->lock);
+	for (i = 0; i < n; i++)
+		vmcomm_heap_free(&node->heap, chunk[i], 0, shift);
+	vmcomm_unlock(&node->lock);
 }
 
 static void sim_worker(void *arg)
@@ -353,6 +383,9 @@ static void sim_worker(void *arg)
 				    sim.sock[i]->conn.pair && sim_chance(2))
 					sim_sock_evict(sim.sock[i], sim.sock[i]->conn.pair->slot);
 			break;
+		case SIM_WORK_HOG:
+			sim_hog(vm);
+			break;
 		case SIM_WORK_POLL:
 			sim_sock_lock(w.sock);
 			if (!w.sock->closed)
@@ -376,6 +409,38 @@ void sim_vm_pause(struct sim_vm *vm, bool pause)
 		sim_unpark(vm);
 }
 
+static void sim_vm_pad(vmcomm_u8 *pad, u32 n)
+{
+	u32 i;
+
+	for (i = 0; i < n; i++)
+		if (sim_chance(4))
+			vmcomm_store8(&pad[i], (u8)sim_rng());
+}
+
+/* What a later minor version may do: words in what is padding now, features, unknown numbers. */
+static void sim_vm_newer(struct sim_vm *vm)
+{
+	struct vmcomm_node *node = &vm->node;
+	u32 i;
+
+	vmcomm_store32(&node->page->abi_minor, VMCOMM_ABI_MINOR + 1);
+	vmcomm_store32(&node->page->features, (u32)sim_rng());
+	sim_vm_pad(node->page->pad, 32);
+	for (i = 0; i < node->lay.slots; i++) {
+		struct vmcomm_pair *pair = node->pair[i];
+
+		if (!pair)
+			continue;
+		vmcomm_store32(&pair->mine->abi_minor, VMCOMM_ABI_MINOR + 1);
+		vmcomm_store32(&pair->mine->features, (u32)sim_rng());
+		sim_vm_pad(pair->mine->pad0, sizeof(pair->mine->pad0));
+		sim_vm_pad(pair->mine->pad1, sizeof(pair->mine->pad1));
+		sim_vm_pad(pair->mine->pad2, sizeof(pair->mine->pad2));
+		sim_vm_pad(pair->mine->pad3, sizeof(pair->mine->pad3));
+	}
+}
+
 /* Take part in the group of the host whose device was just plugged in. Process context. */
 void sim_vm_join(struct sim_vm *vm)
 {
@@ -396,23 +461,32 @@ void sim_vm_join(struct sim_vm *vm)
 	struct vmcomm_layout lay;
 	int err;
 
-	err = vmcomm_layout_read(&lay, h->base, h->size);
-	if (err)
-		sim_fail("%s: cannot read the layout: %d", vm->name, err);
 	config.lay = &lay;
 	for (;;) {
 		memset(&vm->node, 0, sizeof(vm->node));
-		err = vmcomm_node_init(&vm->node, &config);
+		err = vmcomm_layout_read(&lay, h->base, h->size);
+		if (err && !(sim.spoiled && vm->group))
+			sim_fail("%s: cannot read the layout: %d", vm->name, err);
+		if (!err)
+			err = vmcomm_node_init(&vm->node, &config);
 		if (!err)
 			break;
-		if (err != -EAGAIN && err != -ENOMEM)
+		if (err != -EAGAIN && err != -ENOMEM && !(sim.spoiled && vm->group))
 			sim_fail("%s: vmcomm_node_init: %d", vm->name, err);
 		sim_pause(sim_between(50, 1000));
+		if (sim.over && vm->group) {
+			vm->moving = false;
+			return;
+		}
 	}
 	vm->node.enabled = vm->enabled;
 	vm->node.ring_shift_first = vm->ring_first;
 	vm->node.ring_shift_max = vm->ring_max;
 	vm->leaving = false;
+	/* The clock of a VM starts anywhere. */
+	vm->node.heap.tick = (u32)sim_rng();
+	if (vm->newer)
+		sim_vm_newer(vm);
 	vm->node_up = true;
 	sim_trace("%s: up on host %u in slot %u, incarnation %llx", vm->name, vm->host, vm->slot,
 		  (unsigned long long)vm->node.incarnation);
@@ -537,6 +611,8 @@ void sim_vm_crash(struct sim_vm *vm)
 	for (i = 0; i < sim.socks; i++) {
 		struct sim_sock *s = sim.sock[i];
 
+		if (s->vm == vm)
+			s->vm_died = true;
 		/* Closed, but with bytes of the peer on their way: these have no answer any more. */
 		if (s->vm != vm || (s->closed && s->peer->closed))
 			continue;
