@@ -62,20 +62,18 @@ static void names_fill(struct vmcomm_member *m, u32 slot, struct vmcomm_conn_nam
 }
 
 /*
- * What the peer says. Return: 0: it took the offer, and its own direction is in a ring; -EAGAIN:
- * nothing yet; -ECONNREFUSED, -ENOBUFS, -ECONNRESET.
+ * What the peer says; s->lock held. Return: 0: it took the offer, and its own direction is in a
+ * ring; -EAGAIN: nothing yet; -ECONNREFUSED, -ENOBUFS, -ECONNRESET.
  */
-static int answer(struct vmcomm_stream *s)
+int local_stream_answer(struct vmcomm_stream *s)
 {
-	struct vmcomm_node *node = &s->member->node;
 	struct vmcomm_abi_ccb *theirs;
 	u32 reason, epoch, state;
 
-	if (__atomic_load_n(&s->evicted, __ATOMIC_ACQUIRE))
-		return -ECONNRESET;
-	vmcomm_lock(&node->lock);
-	theirs = s->conn.theirs;
-	vmcomm_unlock(&node->lock);
+	/* One that accepted, wrote, closed and went before we woke up did answer. */
+	if (s->evicted)
+		return s->answer;
+	theirs = VMCOMM_LOAD_ACQUIRE(s->conn.theirs);
 	if (!theirs)
 		return -EAGAIN;
 	state = vmcomm_load_acquire32(&theirs->state);
@@ -150,7 +148,9 @@ int vmcomm_connect(struct vmcomm_stream **stream, struct vmcomm_member *m, const
 		goto err_stream;
 	for (;;) {
 		seen = local_seen(&s->event);
-		err = answer(s);
+		pthread_mutex_lock(&s->lock);
+		err = local_stream_answer(s);
+		pthread_mutex_unlock(&s->lock);
 		if (err != -EAGAIN)
 			break;
 		err = local_wait(m, &s->event, seen, deadline);

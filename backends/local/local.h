@@ -58,6 +58,7 @@ struct vmcomm_stream {
 	bool closed;	/* by vmcomm_close() */
 	bool evicted;	/* taken out of shared memory: peer or member gone */
 	bool peer_fin;	/* evicted: the peer had said that nothing follows */
+	int answer;	/* evicted: what vmcomm_connect() returns, if it has not yet */
 	bool left;	/* the member left */
 	long spin_us;
 	long spin_now; /* what is left of it after spins that were in vain */
@@ -196,6 +197,9 @@ void local_stream_unlist(struct vmcomm_stream *s);
 void local_stream_reset(struct vmcomm_stream *s);
 void local_streams_evict(struct vmcomm_member *m, u32 slot);
 void local_streams_leave(struct vmcomm_member *m);
+
+/* connect.c: s->lock held */
+int local_stream_answer(struct vmcomm_stream *s);
 
 /* io.c: s->lock held */
 int local_stream_enter(struct vmcomm_stream *s);

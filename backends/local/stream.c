@@ -178,7 +178,14 @@ static int stream_evict(struct vmcomm_stream *s)
 	int err = 0;
 
 	pthread_mutex_lock(&s->lock);
+	if (!s->evicted)
+		s->answer = -ECONNRESET;
 	if (vmcomm_conn_attached(&s->conn)) {
+		vmcomm_conn_resolve(&s->conn);
+		/* A vmcomm_connect() that is still asleep asks later. */
+		err = local_stream_answer(s);
+		if (err != -EAGAIN)
+			s->answer = err;
 		theirs = VMCOMM_READ_ONCE(s->conn.theirs);
 		if (theirs && vmcomm_load_acquire32(&theirs->fin))
 			s->peer_fin = true;

@@ -2,8 +2,9 @@
 /* test-process.c - members in several processes, keepers, deaths (M8, M12, M13, M26) */
 #include "local-test.h"
 
-#include <sys/socket.h>
 #include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 static struct vmcomm_hub *hub;
@@ -206,6 +207,52 @@ START_TEST(peer_leaves)
 }
 END_TEST
 
+/* The peer that runs and ends while this thread sleeps in its next epoll_wait(). */
+static _Thread_local struct peer *meanwhile;
+
+/* Instead of libc's, for the library too: how late a sleeper wakes up is up to the test. */
+__attribute__((visibility("default"))) int epoll_wait(int ep, struct epoll_event *ev, int n, int ms)
+{
+	struct peer *p = meanwhile;
+	int fd;
+
+	if (p) {
+		meanwhile = NULL;
+		kill(p->pid, SIGCONT);
+		peer_end(p);
+		/* Its slot is free: the service thread has taken our streams out of its memory. */
+		while ((fd = vmcomm_hub_open(hub, 1, NULL)) == -EBUSY)
+			usleep(1000);
+		ok(fd);
+		close(fd);
+	}
+	return epoll_pwait(ep, ev, n, ms, NULL);
+}
+
+/* ... also if it did all of that before vmcomm_connect() noticed that it had accepted. */
+START_TEST(peer_leaves_early)
+{
+	struct vmcomm_stream *s;
+	unsigned char buf[1000];
+	struct peer p;
+
+	start(&p, "quit", "1000", 0);
+	/* The pair is up ... */
+	ck_assert_int_eq(vmcomm_connect(&s, me, "1", 9, 0), -ECONNREFUSED);
+	kill(p.pid, SIGSTOP);
+	ck_assert_int_eq(waitpid(p.pid, NULL, WUNTRACED), p.pid);
+	meanwhile = &p;
+	/* ... so what it sleeps for is the answer. */
+	ok(vmcomm_connect(&s, me, "1", 7, 0));
+	ck_assert_ptr_null(meanwhile);
+	ck_assert_int_eq(vmcomm_recv(s, buf, 1000, VMCOMM_WAITALL), 1000);
+	ck_assert_uint_eq(pattern_check(buf, 0, 1000), 1000);
+	ck_assert_int_eq(vmcomm_recv(s, buf, 1, 0), 0);
+	vmcomm_close(s);
+	stop();
+}
+END_TEST
+
 /* A peer that stands still is not dead. */
 START_TEST(peer_stopped)
 {
@@ -401,4 +448,4 @@ START_TEST(keeper)
 END_TEST
 
 LOCAL_MAIN("local-process", echo, thousand, storm, peer_killed, reader_killed, peer_leaves,
-	  peer_stopped, peer_forked, own_fork, hub_killed, keeper)
+	  peer_leaves_early, peer_stopped, peer_forked, own_fork, hub_killed, keeper)
