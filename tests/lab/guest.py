@@ -33,6 +33,7 @@ class Guest:
         self.ip4 = self.ip6 = self.mac = None
         self.boot_seconds = None
         self.qemu = None
+        self._reserved = []
         self.log = KernelLog(lab.logs / f"{name}.kernel.log")
         self._commands = open(lab.logs / f"{name}.commands.log", "w", encoding="utf-8")
         self._agent = None
@@ -79,6 +80,8 @@ class Guest:
         """Connect to monitor and agent. Called by wait_ready."""
         if not self.qemu.qmp:
             self.qemu.open_monitor(self._files["qmp"])
+            if self.lab.accel == "tcg":
+                self._reserved = parking.reserve(self.qemu)
             self._agent.connect(self._files["agent"], self.qemu.must_live)
 
     def wait_ready(self, timeout=120):
@@ -283,13 +286,15 @@ class Guest:
         """Around an unplug of device NAME by somebody else (vmcommd).
 
         At the block's end it waits until the device is gone and keeps QEMU from burning a core
-        (lab.parking; this adds as many descriptors to QEMU as the device had).
+        and from crashing (lab.parking; this adds as many descriptors to QEMU as the device had).
         """
         events, descriptors = len(self.qmp.events), parking.eventfds(self.qemu)
+        parking.release(self.qemu, self._reserved)
+        self._reserved = []
         yield
         self.qmp.wait_event("DEVICE_DELETED", timeout, since=events, device=name)
         if self.lab.accel == "tcg":
-            parking.fill(self.qemu, descriptors)
+            self._reserved = parking.fill(self.qemu, descriptors)
 
     # -- end -------------------------------------------------------------------------------------
 
