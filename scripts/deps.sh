@@ -29,8 +29,14 @@ group_packages() {
 		echo linux-source-6.1 gcc libc6-dev make flex bison bc libelf-dev libssl-dev lz4 \
 			xz-utils perl
 		;;
+	xen)	# not installed: tests/xen unpacks them into the cache
+		echo xen-hypervisor-4.17-amd64 xen-utils-4.17 xen-utils-common xenstore-utils \
+			bridge-utils libxencall1 libxendevicemodel1 libxenevtchn1 \
+			libxenforeignmemory1 libxengnttab1 libxenhypfs1 libxenmisc4.17 \
+			libxenstore4 libxentoolcore1 libxentoollog1
+		;;
 	*)
-		die "no package group '$1' (there are: build test check debug)"
+		die "no package group '$1' (there are: build test check debug xen)"
 		;;
 	esac
 }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The cache outside the checkout: things that take seconds to make and never change.
 
-Every entry is a file whose name carries a hash of all that it was made from, so an
+Every entry is a file or a directory whose name carries a hash of all that it was made from, so an
 entry is never updated: a changed input makes a new one. Two labs that start at the same moment
 build an entry once (flock), and a half-made entry is never visible (rename at the end).
 """
@@ -48,7 +48,7 @@ def lock(name):
 
 
 def entry(kind, key, build):
-    """Path of the entry KIND-KEY; on a miss build(path) is called to write the file."""
+    """Path of the entry KIND-KEY; on a miss build(path) is called to make it."""
     path = root() / f"{kind}-{key}"
     with contextlib.suppress(FileNotFoundError):
         os.utime(path)
@@ -71,4 +71,7 @@ def _prune(kind):
     limit = time.time() - _UNUSED_DAYS * 86400
     for path in root().glob(f"{kind}-*"):
         if path.stat().st_mtime < limit:
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

@@ -62,10 +62,7 @@ class Guest:
         run = self.lab.directory / f"{self.name}.{self._launches}"
         files = {"agent": f"{run}.agent", "qmp": f"{run}.qmp",
                  "console": self.lab.logs / f"{self.name}.console.{self._launches}.log"}
-        args = qemu.command_line(self.name, self.machine, accel.arguments(self.lab.accel),
-                                 self.kernel.boot_image(), initramfs.build(self.kernel), files,
-                                 self._nic, self._words)
-        args += extra
+        args = self.command_line(files) + list(extra)
         if self.net:
             args = self.net.enter(args)
         self._begin = time.monotonic()
@@ -75,6 +72,12 @@ class Guest:
                               self.lab.undertaker)
         self._agent = Agent(self.name, self.log.add, self._commands)
         self._files = files
+
+    def command_line(self, files):
+        """QEMU's arguments; files has the paths of agent, qmp and console."""
+        return qemu.command_line(self.name, self.machine, accel.arguments(self.lab.accel),
+                                 self.kernel.boot_image(), initramfs.build(self.kernel), files,
+                                 self._nic, self._words)
 
     def connect(self):
         """Connect to monitor and agent. Called by wait_ready."""

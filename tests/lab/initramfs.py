@@ -21,15 +21,15 @@ def build(kernel):
     """Path of the (cached) initramfs for KERNEL."""
     if not _BUSYBOX.exists():
         raise LabError("no /bin/busybox: apt-get install busybox-static")
-    agent = _agent()
+    agent_file = agent()
     modules = kernels.module_files(kernel, _MODULES) if kernel.modular else []
     stamps = "".join(f"{p} {p.stat().st_size} {p.stat().st_mtime_ns}\n" for p in modules)
-    key = cache.digest(kernel.release, _INIT, agent, Path(__file__), stamps,
+    key = cache.digest(kernel.release, _INIT, agent_file, Path(__file__), stamps,
                        str(_BUSYBOX.stat().st_mtime_ns))
-    return cache.entry("initramfs", key, lambda out: _write(out, agent, modules))
+    return cache.entry("initramfs", key, lambda out: _write(out, agent_file, modules))
 
 
-def _agent():
+def agent():
     """The guest agent, compiled statically so that it needs nothing of any root."""
     def compile_to(out):
         subprocess.run(["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s",
@@ -38,7 +38,7 @@ def _agent():
 
 
 def _write(out, agent, modules):
-    archive = _Cpio()
+    archive = Cpio()
     for name in ("bin", "dev", "proc", "sys", "modules"):
         archive.add(name, stat.S_IFDIR | 0o755)
     archive.add("dev/console", stat.S_IFCHR | 0o600, rdev=(5, 1))
@@ -53,7 +53,7 @@ def _write(out, agent, modules):
     out.write_bytes(archive.finish())
 
 
-class _Cpio:
+class Cpio:
     """A writer for the kernel's initramfs format ("newc" cpio)."""
 
     def __init__(self):

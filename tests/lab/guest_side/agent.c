@@ -2,7 +2,8 @@
 /*
  * Agent of a lab guest: process 1, runs commands for the host.
  *
- * It talks over a virtio-serial port in frames: a header (struct frame, little endian) and len bytes.
+ * It talks in frames: a header (struct frame, little endian) and len bytes; over a virtio-serial port,
+ * or, with a number as its argument, to whoever connects to that TCP port (Xen domains).
  * The host names each command with an id of its choice; any number of commands run at once. Kernel
  * messages are sent as they come, so that the host has them even if the guest dies.
  *
@@ -21,8 +22,11 @@
  * Children of a command that outlive it keep their output pipes; what they write is still sent.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -35,6 +39,7 @@
 #include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -87,6 +92,7 @@ struct job {
 };
 
 static int port = -1;
+static int listener = -1; /* TCP: the port is whoever connected last */
 static int kmsg = -1;
 static struct job *jobs;
 static char inbuf[sizeof(struct frame) + FRAME_MAX];
@@ -113,6 +119,8 @@ static void port_write(const void *data, size_t len)
 		if (n < 0) {
 			struct pollfd p = { .fd = port, .events = POLLOUT };
 
+			if (listener >= 0 && errno != EAGAIN && errno != EINTR)
+				return; /* the reader finds out */
 			if (errno != EAGAIN && errno != EINTR)
 				die("write to %s: %s", PORT, strerror(errno));
 			poll(&p, 1, 100);
@@ -457,9 +465,9 @@ static bool port_read(void)
 	struct frame f;
 	size_t at = 0;
 
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR;
-	if (n == 0)
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return true;
+	if (n <= 0)
 		return false;
 	inlen += (size_t)n;
 	while (inlen - at >= sizeof(f)) {
@@ -501,7 +509,31 @@ static void hello(void)
 	send_frame(0, HELLO, text, (uint32_t)n);
 }
 
-static void set_up(void)
+static void tcp_listen(const char *number)
+{
+	struct sockaddr_in6 any = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(number)) };
+	int on = 1;
+
+	listener = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+	    bind(listener, (struct sockaddr *)&any, sizeof(any)) < 0 || listen(listener, 1) < 0)
+		die("TCP port %s: %s", number, strerror(errno));
+}
+
+/* Wait for the host. What was half read or half sent belonged to the last connection. */
+static void tcp_accept(void)
+{
+	int on = 1;
+
+	close_fd(&port);
+	do
+		port = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	while (port < 0);
+	setsockopt(port, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	inlen = 0;
+}
+
+static void set_up(const char *tcp_port)
 {
 	struct rlimit files = { .rlim_cur = 1 << 20, .rlim_max = 1 << 20 };
 	int tries;
@@ -514,6 +546,12 @@ static void set_up(void)
 	unsetenv("TERM");
 	if (chdir("/") < 0)
 		die("cannot enter /: %s", strerror(errno));
+	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (tcp_port) {
+		tcp_listen(tcp_port);
+		tcp_accept();
+		return;
+	}
 	/* The port appears a moment after its driver. */
 	for (tries = 0; port < 0 && tries < 500; tries++) {
 		port = open(PORT, O_RDWR | O_NONBLOCK | O_CLOEXEC);
@@ -522,10 +560,9 @@ static void set_up(void)
 	}
 	if (port < 0)
 		die("cannot open %s: %s", PORT, strerror(errno));
-	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static struct pollfd *fds;
 	static size_t fds_size;
@@ -533,7 +570,7 @@ int main(void)
 	sigset_t chld;
 	int sigfd;
 
-	set_up();
+	set_up(argc > 1 ? argv[1] : NULL);
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
@@ -581,6 +618,11 @@ int main(void)
 			jobs_reap();
 		if (fds[0].revents || !connected)
 			connected = port_read();
+		if (!connected && listener >= 0) {
+			tcp_accept();
+			hello();
+			connected = true;
+		}
 		jobs_free_finished();
 	}
 }
