@@ -15,22 +15,37 @@ struct vmcomm_node;
 struct vmcomm_conn;
 
 /*
- * Context of all: any, with the node's lock held; must not sleep. A backend that has to sleep
- * (mapping grants) starts that work, returns -EAGAIN and calls vmcomm_node_event() when done.
+ * Context of all but @prepare: any, with the node's lock held; must not sleep. A backend that has to
+ * sleep (getting room to map grants in) starts that work, returns -EAGAIN and calls
+ * vmcomm_node_event() when done.
  */
 struct vmcomm_backend_ops {
 	/*
 	 * @pair_page: the pages that @owner (this node's slot or the peer's) writes for the other
-	 * one of the two. NULL: not there (yet).
+	 * one of the two; asked for once. NULL for the peer's: nowhere yet, vmcomm_node_place() will
+	 * say where.
 	 */
 	struct vmcomm_abi_pair *(*pair_page)(struct vmcomm_node *node, u32 owner, u32 peer);
 	/*
 	 * @map: @count chunks of @owner, from @chunk on, as one piece of memory. The numbers are a
-	 * peer's: check them. The memory stays valid until @unmap, or until the node is down.
+	 * peer's: check them. Each success for chunks of a peer is given back by one @unmap; those
+	 * of the node itself are never unmapped. The memory stays readable for who holds the node's
+	 * lock until he drops it, and for lockless readers until they can have noticed (in a
+	 * kernel: an RCU grace period).
+	 * Return: 0; -EAGAIN: not now, @prepare or time will help; -EPROTO: the numbers are
+	 * nonsense; another error: it will not work.
 	 */
-	void *(*map)(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count);
+	int (*map)(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count, void **mem);
 	void (*unmap)(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count);
-	/* @share: let @peer map chunks of this node, @unshare: no longer. NULL: nothing to do. */
+	/*
+	 * @prepare: @map said -EAGAIN: do what it could not. May sleep, called without locks of the
+	 * core. 0: try again; an error: give up. NULL: @map never says so.
+	 */
+	int (*prepare)(struct vmcomm_node *node);
+	/*
+	 * @share: let @peer map chunks of this node, @unshare: no longer. NULL: nothing to do.
+	 * -EAGAIN: an earlier peer still maps them; -EMFILE: no grants are left.
+	 */
 	int (*share)(struct vmcomm_node *node, u32 peer, u32 chunk, u32 count);
 	void (*unshare)(struct vmcomm_node *node, u32 peer, u32 chunk, u32 count);
 	/* @location: this moment's row of the location table. 0 or a negative errno. */
@@ -78,7 +93,8 @@ struct vmcomm_region {
 int vmcomm_region_init(struct vmcomm_region *region, void *base, u64 mapped);
 struct vmcomm_abi_pair *vmcomm_region_pair_page(const struct vmcomm_region *region, u32 owner,
 						u32 peer);
-void *vmcomm_region_map(const struct vmcomm_region *region, u32 owner, u32 chunk, u32 count);
+int vmcomm_region_map(const struct vmcomm_region *region, u32 owner, u32 chunk, u32 count,
+		      void **mem);
 int vmcomm_region_location(const struct vmcomm_region *region, u32 slot,
 			   struct vmcomm_location *loc);
 

@@ -7,20 +7,50 @@
  */
 #include "conn.h"
 
+/*
+ * The peer's half number @idx, until the lock is dropped; vmcomm_ccb_hold() keeps it for longer.
+ * NULL: there is none, or it cannot be mapped now and pair->look_again is set.
+ */
 struct vmcomm_abi_ccb *vmcomm_ccb_theirs(struct vmcomm_pair *pair, u32 idx)
 {
 	struct vmcomm_node *node = pair->node;
 	u32 shift = node->lay.chunk_shift - VMCOMM_CCB_SHIFT;
-	struct vmcomm_abi_ccb *base;
 	u32 chunk;
+	void *base;
+	int err;
 
 	if (idx >> shift >= VMCOMM_CCB_CHUNKS_MAX)
 		return NULL;
 	chunk = vmcomm_load_acquire32(&pair->theirs->ccb_chunk[idx >> shift]);
 	if (!chunk)
 		return NULL;
-	base = node->backend->map(node, pair->slot, pair->slot, chunk - 1, 1);
-	return base ? base + (idx & ((1u << shift) - 1)) : NULL;
+	err = node->backend->map(node, pair->slot, pair->slot, chunk - 1, 1, &base);
+	if (err == -EAGAIN)
+		pair->look_again = true;
+	if (err)
+		return NULL;
+	if (node->backend->unmap)
+		node->backend->unmap(node, pair->slot, pair->slot, chunk - 1, 1);
+	pair->looked_at = chunk;
+	return (struct vmcomm_abi_ccb *)base + (idx & ((1u << shift) - 1));
+}
+
+/* Keep the chunk of the half that vmcomm_ccb_theirs() returned last. Return: for _release(). */
+u32 vmcomm_ccb_hold(struct vmcomm_pair *pair)
+{
+	struct vmcomm_node *node = pair->node;
+	void *base;
+
+	if (!node->backend->unmap ||
+	    node->backend->map(node, pair->slot, pair->slot, pair->looked_at - 1, 1, &base))
+		return 0;
+	return pair->looked_at;
+}
+
+void vmcomm_ccb_release(struct vmcomm_pair *pair, u32 chunk)
+{
+	if (chunk)
+		pair->node->backend->unmap(pair->node, pair->slot, pair->slot, chunk - 1, 1);
 }
 
 static int vmcomm_ccb_grow(struct vmcomm_pair *pair)
@@ -40,11 +70,9 @@ static int vmcomm_ccb_grow(struct vmcomm_pair *pair)
 	err = vmcomm_heap_alloc(&node->heap, pair->slot, node->lay.chunk_shift, &chunk, &off, &scrub);
 	if (err)
 		goto err_table;
-	mem = node->backend->map(node, node->slot, pair->slot, chunk, 1);
-	if (!mem) {
-		err = -ENXIO;
+	err = node->backend->map(node, node->slot, pair->slot, chunk, 1, &mem);
+	if (err)
 		goto err_chunk;
-	}
 	vmcomm_zero_shared(mem, 1u << node->lay.chunk_shift);
 	if (node->backend->share) {
 		err = node->backend->share(node, pair->slot, chunk, 1);
@@ -144,6 +172,8 @@ bool vmcomm_ccb_reap(struct vmcomm_pair *pair, u32 idx)
 
 	if (c->accepted && pair->state != VMCOMM_PEER_DOWN) {
 		theirs = vmcomm_ccb_theirs(pair, c->peer_idx);
+		if (!theirs && pair->look_again)
+			return false;
 		/*
 		 * The generation after the state: a half that was used again since has both of its
 		 * new values visible, or the old ones, which say CLOSED.

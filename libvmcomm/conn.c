@@ -220,6 +220,10 @@ int vmcomm_conn_accept(struct vmcomm_node *node, u32 slot, struct vmcomm_conn *c
 	 * An offer that we accepted and let go of again is in the table until the peer has seen the
 	 * accept. It will read from the half that we had then.
 	 */
+	if (!theirs && pair->look_again) {
+		err = vmcomm_conn_refuse(node, conn, VMCOMM_REASON_NOT_MAPPED, -EAGAIN);
+		goto out;
+	}
 	if (!theirs || (idx == conn->peer_idx && gen == conn->peer_gen)) {
 		err = vmcomm_conn_refuse(node, conn, VMCOMM_REASON_NO_OFFER, -ENOENT);
 		goto out;
@@ -346,6 +350,8 @@ bool vmcomm_conn_close(struct vmcomm_conn *conn)
 		event = VMCOMM_EVENT(VMCOMM_EVENT_CONN, conn->peer_idx, 0);
 	}
 	vmcomm_rx_unmap(conn);
+	vmcomm_ccb_release(pair, conn->held_chunk);
+	conn->held_chunk = 0;
 	c = vmcomm_ccb_at(pair, conn->idx);
 	c->conn = NULL;
 	vmcomm_ccb_close(pair, conn->idx);

@@ -66,6 +66,7 @@ struct vmcomm_conn {
 	u32 gen;
 	struct vmcomm_abi_ccb *mine;
 	struct vmcomm_abi_ccb *theirs; /* NULL until the peer accepted; under node->lock */
+	u32 held_chunk; /* of the peer's, that theirs is in; for vmcomm_ccb_release() */
 	u32 peer_idx;
 	u32 peer_gen;
 	u32 seq_local; /* key of the connection, for life */
@@ -115,7 +116,8 @@ int vmcomm_conn_offer(struct vmcomm_node *node, u32 slot, struct vmcomm_conn *co
 /**
  * vmcomm_conn_accept() - take the peer's offer for this connection, if there is one (M5)
  *
- * Same context and return as vmcomm_conn_offer(); -ENOENT: no offer.
+ * Same context and return as vmcomm_conn_offer(); -ENOENT: no offer; -EAGAIN: the peer's memory
+ * is not mapped yet, struct vmcomm_conn_ops will report the offer later.
  */
 int vmcomm_conn_accept(struct vmcomm_node *node, u32 slot, struct vmcomm_conn *conn,
 		       const struct vmcomm_conn_names *names);
@@ -299,6 +301,7 @@ void vmcomm_conn_poll(struct vmcomm_conn *conn);
 static inline void vmcomm_conn_bind(struct vmcomm_conn *conn, struct vmcomm_abi_ccb *theirs, u32 idx,
 				    u32 gen)
 {
+	conn->held_chunk = vmcomm_ccb_hold(conn->pair);
 	VMCOMM_WRITE_ONCE(conn->peer_idx, idx);
 	VMCOMM_WRITE_ONCE(conn->peer_gen, gen);
 	VMCOMM_STORE_RELEASE(conn->theirs, theirs);

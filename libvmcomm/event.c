@@ -114,8 +114,11 @@ static void vmcomm_pair_scan_theirs(struct vmcomm_pair *pair, bool offers)
 	for (i = 0; i < VMCOMM_CCB_CHUNKS_MAX; i++) {
 		if (!vmcomm_load32(&pair->theirs->ccb_chunk[i]))
 			break;
-		base = vmcomm_ccb_theirs(pair, i * per);
-		for (k = 0; base && k < per; k++) {
+		for (k = 0; k < per; k++) {
+			/* Anew each time: the lock may have been dropped. */
+			base = vmcomm_ccb_theirs(pair, i * per);
+			if (!base)
+				break;
 			state = vmcomm_load_acquire32(&base[k].state);
 			if (!offers && (state == VMCOMM_CCB_OPEN || state == VMCOMM_CCB_CLOSED))
 				vmcomm_event_accept(pair, vmcomm_load32(&base[k].peer_idx),
@@ -143,6 +146,7 @@ static void vmcomm_pair_scan(struct vmcomm_pair *pair)
 	u32 per = 1u << (pair->node->lay.chunk_shift - VMCOMM_CCB_SHIFT), i;
 	struct vmcomm_ccb *c;
 
+	pair->look_again = false;
 	if (vmcomm_pair_waits(pair))
 		vmcomm_pair_scan_theirs(pair, false);
 	/* pair->ccb_chunks may change while a wake runs without the lock: read it each time */
@@ -204,6 +208,11 @@ bool vmcomm_pair_drain(struct vmcomm_pair *pair, u32 budget)
 	u32 head, overflow;
 	u64 ev;
 
+	if (pair->look_again && budget) {
+		vmcomm_pair_scan(pair);
+		if (pair->state < VMCOMM_PEER_UP)
+			return false;
+	}
 	for (;;) {
 		overflow = vmcomm_load_acquire32(&pair->theirs->ev_overflow);
 		head = vmcomm_load_acquire32(&pair->theirs->ev_head);

@@ -31,6 +31,7 @@ static int vmcomm_rx_drain(struct vmcomm_conn *conn, u32 copied_seq)
 	u32 epoch, at = copied_seq, size, pos, first, n;
 	u64 head;
 	u8 *held;
+	int err;
 
 	/* head first: the epoch in which a byte was written is visible no later than the byte. */
 	head = vmcomm_load_acquire64(&theirs->head);
@@ -45,8 +46,11 @@ static int vmcomm_rx_drain(struct vmcomm_conn *conn, u32 copied_seq)
 		if (epoch - rx->epoch != 1 && epoch - rx->epoch != 2)
 			return -EPROTO;
 		at = vmcomm_load32(&theirs->x_seq);
-		if ((s32)(at - copied_seq) < 0 || vmcomm_rx_map(conn))
+		if ((s32)(at - copied_seq) < 0)
 			return -EPROTO;
+		err = vmcomm_rx_map(conn);
+		if (err)
+			return err == -EPROTO ? err : -ENOMEM; /* later, perhaps */
 	}
 	size = 1u << rx->shift;
 	if (head - rx->tail > size)

@@ -9,6 +9,9 @@
 /* Ticks that an offer stays in the table: handshakes that take longer stay on TCP. */
 #define VMCOMM_OFFER_TICKS 60
 
+/* What nobody writes: the pages of a peer that is not there. */
+static struct vmcomm_abi_pair vmcomm_pair_nobody;
+
 static void vmcomm_text_store(vmcomm_u8 *dst, const char *src, u32 size)
 {
 	u32 i;
@@ -120,10 +123,12 @@ int vmcomm_node_init(struct vmcomm_node *node, const struct vmcomm_node_config *
 		vmcomm_lock_init(&pair->ev_lock);
 		pair->mine = node->backend->pair_page(node, node->slot, i);
 		pair->theirs = node->backend->pair_page(node, i, node->slot);
-		if (!pair->mine || !pair->theirs) {
+		if (!pair->mine) {
 			err = -EAGAIN;
 			goto err_pairs;
 		}
+		if (!pair->theirs)
+			pair->theirs = &vmcomm_pair_nobody;
 		/*
 		 * We hold nobody's memory. Two that come into slots whose last occupants named each
 		 * other would otherwise wait for each other for ever.
@@ -513,6 +518,29 @@ int vmcomm_node_find(struct vmcomm_node *node, const u8 addr[16])
 	}
 	vmcomm_unlock(&node->lock);
 	return found;
+}
+
+int vmcomm_node_place(struct vmcomm_node *node, u32 slot, struct vmcomm_abi_pair *theirs)
+{
+	struct vmcomm_pair *pair = slot < node->lay.slots ? node->pair[slot] : NULL;
+	int err = 0;
+
+	if (!pair)
+		return -EINVAL;
+	vmcomm_lock(&node->lock);
+	vmcomm_lock(&pair->ev_lock);
+	if (pair->state == VMCOMM_PEER_HELLO) {
+		/* Nothing of it has been used yet. */
+		vmcomm_store_release64(&pair->mine->peer_incarnation, 0);
+		VMCOMM_WRITE_ONCE(pair->state, VMCOMM_PEER_DOWN);
+	}
+	if (pair->state == VMCOMM_PEER_DOWN)
+		VMCOMM_WRITE_ONCE(pair->theirs, theirs ? theirs : &vmcomm_pair_nobody);
+	else
+		err = -EBUSY;
+	vmcomm_unlock(&pair->ev_lock);
+	vmcomm_unlock(&node->lock);
+	return err;
 }
 
 bool vmcomm_node_pair_up(struct vmcomm_node *node, u32 slot)

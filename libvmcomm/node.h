@@ -67,6 +67,8 @@ struct vmcomm_pair {
 	/* events from the peer: node->lock */
 	u32 ev_tail;
 	u32 ev_overflow_seen;
+	bool look_again; /* something of the peer's could not be mapped: scan when it may be */
+	u32 looked_at;	 /* chunk + 1 of the last half that vmcomm_ccb_theirs() found */
 	/* our CCBs: node->lock */
 	u32 ccb_chunks;
 	u32 ccb_free;
@@ -176,6 +178,16 @@ void vmcomm_node_refresh(struct vmcomm_node *node);
  */
 int vmcomm_node_find(struct vmcomm_node *node, const u8 addr[16]);
 
+/**
+ * vmcomm_node_place() - where the pages are that the VM in @slot writes for us
+ * @theirs: mapped until the next call for this slot; NULL: nowhere
+ *
+ * For backends that map them late, or anew for each incarnation. Return: 0; -EBUSY: the pair is not
+ * down: the pages that it has stay in use, ask again. -EINVAL: no such slot. After a success that
+ * replaces pages, lockless readers may look at the old ones for as long as @unmap of backend.h says.
+ */
+int vmcomm_node_place(struct vmcomm_node *node, u32 slot, struct vmcomm_abi_pair *theirs);
+
 /** vmcomm_node_pair_up() - may connections to the VM in @slot be offered now? */
 bool vmcomm_node_pair_up(struct vmcomm_node *node, u32 slot);
 
@@ -226,6 +238,8 @@ void vmcomm_ccb_trim(struct vmcomm_pair *pair);
 void vmcomm_offer_withdraw(struct vmcomm_pair *pair, struct vmcomm_ccb *c);
 void vmcomm_ring_free(struct vmcomm_pair *pair, struct vmcomm_ccb *c);
 struct vmcomm_abi_ccb *vmcomm_ccb_theirs(struct vmcomm_pair *pair, u32 idx);
+u32 vmcomm_ccb_hold(struct vmcomm_pair *pair);
+void vmcomm_ccb_release(struct vmcomm_pair *pair, u32 chunk);
 
 static inline struct vmcomm_ccb *vmcomm_ccb_at(struct vmcomm_pair *pair, u32 idx)
 {

@@ -16,12 +16,14 @@ struct vmcomm_abi_pair *vmcomm_region_pair_page(const struct vmcomm_region *regi
 	return vmcomm_layout_pair(&region->lay, region->base, owner, peer);
 }
 
-void *vmcomm_region_map(const struct vmcomm_region *region, u32 owner, u32 chunk, u32 count)
+int vmcomm_region_map(const struct vmcomm_region *region, u32 owner, u32 chunk, u32 count,
+		      void **mem)
 {
 	if (owner >= region->lay.slots || !count || count > region->lay.chunks ||
 	    chunk > region->lay.chunks - count)
-		return NULL;
-	return vmcomm_layout_chunk(&region->lay, region->base, owner, chunk);
+		return -EPROTO;
+	*mem = vmcomm_layout_chunk(&region->lay, region->base, owner, chunk);
+	return 0;
 }
 
 int vmcomm_region_location(const struct vmcomm_region *region, u32 slot,

@@ -41,7 +41,8 @@ int vmcomm_rx_map(struct vmcomm_conn *conn)
 	struct vmcomm_rx *rx = &conn->rx;
 	u32 chunk = vmcomm_load32(&theirs->ring_chunk), off = vmcomm_load32(&theirs->ring_off);
 	u32 shift = vmcomm_load32(&theirs->ring_shift), cs = node->lay.chunk_shift, count;
-	u8 *mem;
+	void *mem;
+	int err;
 
 	if (rx->ring)
 		return 0; /* somebody peeked */
@@ -51,15 +52,19 @@ int vmcomm_rx_map(struct vmcomm_conn *conn)
 	/* Rings start at a multiple of their size in a chunk, or of a chunk. */
 	if (off & ((1u << (shift < cs ? shift : cs)) - 1) || off >= 1u << cs)
 		return -EPROTO;
-	vmcomm_lock(&node->lock);
-	mem = node->backend->map(node, conn->pair->slot, conn->pair->slot, chunk, count);
-	vmcomm_unlock(&node->lock);
-	if (!mem)
-		return -EPROTO;
+	do {
+		vmcomm_lock(&node->lock);
+		err = node->backend->map(node, conn->pair->slot, conn->pair->slot, chunk, count,
+					 &mem);
+		vmcomm_unlock(&node->lock);
+	} while (err == -EAGAIN && node->backend->prepare && !conn->atomic &&
+		 !(err = node->backend->prepare(node)));
+	if (err)
+		return err;
 	rx->map_chunk = chunk;
 	rx->map_count = count;
 	VMCOMM_WRITE_ONCE(rx->shift, shift);
-	VMCOMM_WRITE_ONCE(rx->ring, mem + off);
+	VMCOMM_WRITE_ONCE(rx->ring, (u8 *)mem + off);
 	return 0;
 }
 
@@ -144,6 +149,10 @@ enum vmcomm_next vmcomm_rx_next(struct vmcomm_conn *conn, u32 copied_seq, u32 rc
 			*n = cap < behind ? cap : behind;
 			return VMCOMM_NEXT_TCP;
 		}
+		/*
+		 * When it cannot be mapped for want of something here, the connection is lost, too:
+		 * bytes that come later may be on TCP already. So a backend has to see to it before.
+		 */
 		if (vmcomm_rx_map(conn))
 			return vmcomm_rx_broken(conn, "ring", n);
 		vmcomm_rx_follow(conn);

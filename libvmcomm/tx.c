@@ -102,9 +102,8 @@ static int vmcomm_ring_alloc(struct vmcomm_conn *conn, u32 shift)
 	if (err)
 		goto out;
 	count = shift > node->lay.chunk_shift ? 1u << (shift - node->lay.chunk_shift) : 1;
-	mem = node->backend->map(node, node->slot, pair->slot, chunk, count);
-	err = -ENXIO;
-	if (!mem)
+	err = node->backend->map(node, node->slot, pair->slot, chunk, count, &mem);
+	if (err)
 		goto err_heap;
 	if (scrub)
 		vmcomm_zero_shared(mem, count << node->lay.chunk_shift);
@@ -155,6 +154,8 @@ static bool vmcomm_tx_enter(struct vmcomm_conn *conn, u32 write_seq)
 				vmcomm_tx_reason(conn, err == -EDQUOT ? VMCOMM_REASON_QUOTA :
 							err == -EAGAIN ?
 							VMCOMM_REASON_NOT_MAPPED :
+							err == -EMFILE ?
+							VMCOMM_REASON_GRANTS_FULL :
 							VMCOMM_REASON_NO_MEMORY);
 				return false;
 			}

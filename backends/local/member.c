@@ -19,9 +19,10 @@ static struct vmcomm_abi_pair *local_pair_page(struct vmcomm_node *node, u32 own
 	return vmcomm_region_pair_page(&member_of(node)->region, owner, peer);
 }
 
-static void *local_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count)
+static int local_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count,
+		     void **mem)
 {
-	return vmcomm_region_map(&member_of(node)->region, owner, chunk, count);
+	return vmcomm_region_map(&member_of(node)->region, owner, chunk, count, mem);
 }
 
 static int local_location(struct vmcomm_node *node, u32 slot, struct vmcomm_location *loc)

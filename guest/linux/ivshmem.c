@@ -42,9 +42,10 @@ static struct vmcomm_abi_pair *vmcomm_iv_pair_page(struct vmcomm_node *node, u32
 	return vmcomm_region_pair_page(vmcomm_iv_region(), owner, peer);
 }
 
-static void *vmcomm_iv_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count)
+static int vmcomm_iv_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count,
+			 void **mem)
 {
-	return vmcomm_region_map(vmcomm_iv_region(), owner, chunk, count);
+	return vmcomm_region_map(vmcomm_iv_region(), owner, chunk, count, mem);
 }
 
 static int vmcomm_iv_location(struct vmcomm_node *node, u32 slot, struct vmcomm_location *loc)

@@ -38,9 +38,10 @@ static struct vmcomm_abi_pair *vmcomm_loop_pair_page(struct vmcomm_node *node, u
 	return vmcomm_region_pair_page(&vmcomm_loop_of(node)->region, owner, peer);
 }
 
-static void *vmcomm_loop_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count)
+static int vmcomm_loop_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count,
+			   void **mem)
 {
-	return vmcomm_region_map(&vmcomm_loop_of(node)->region, owner, chunk, count);
+	return vmcomm_region_map(&vmcomm_loop_of(node)->region, owner, chunk, count, mem);
 }
 
 static int vmcomm_loop_location(struct vmcomm_node *node, u32 slot, struct vmcomm_location *loc)

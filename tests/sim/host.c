@@ -14,10 +14,11 @@ static struct vmcomm_abi_pair *sim_pair_page(struct vmcomm_node *node, u32 owner
 	return vmcomm_region_pair_page(&sim_host_at(node)->region, owner, peer);
 }
 
-static void *sim_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count)
+static int sim_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count,
+		   void **mem)
 {
 	(void)peer;
-	return vmcomm_region_map(&sim_host_at(node)->region, owner, chunk, count);
+	return vmcomm_region_map(&sim_host_at(node)->region, owner, chunk, count, mem);
 }
 
 static int sim_location(struct vmcomm_node *node, u32 slot, struct vmcomm_location *loc)

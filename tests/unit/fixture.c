@@ -33,29 +33,53 @@ static void must_unlock(struct vmcomm_node *node)
 
 static struct vmcomm_abi_pair *back_pair_page(struct vmcomm_node *node, u32 owner, u32 peer)
 {
-	return vmcomm_region_pair_page(&fvm_of(node)->fix->region, owner, peer);
+	struct fix *f = fvm_of(node)->fix;
+
+	if (f->late_pages && owner != node->slot)
+		return NULL;
+	return vmcomm_region_pair_page(&f->region, owner, peer);
 }
 
-static void *back_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count)
+static int back_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count, void **mem)
 {
 	struct fix *f = fvm_of(node)->fix;
 
 	if (f->mapping)
 		f->mapping(f);
-	return vmcomm_region_map(&f->region, owner, chunk, count);
+	return vmcomm_region_map(&f->region, owner, chunk, count, mem);
 }
 
-static void *strict_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count)
+static int strict_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count,
+		      void **mem)
 {
+	struct fvm *vm = fvm_of(node);
+	int err;
+
 	must_lock(node);
-	return back_map(node, owner, peer, chunk, count);
+	if (owner == node->slot)
+		return back_map(node, owner, peer, chunk, count, mem);
+	if (vm->fail_map) {
+		vm->fail_map--;
+		return -EAGAIN;
+	}
+	err = back_map(node, owner, peer, chunk, count, mem);
+	vm->maps += !err;
+	return err;
+}
+
+static int strict_prepare(struct vmcomm_node *node)
+{
+	must_unlock(node);
+	fvm_of(node)->prepares++;
+	return 0;
 }
 
 static void strict_unmap(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count)
 {
 	must_lock(node);
 	ck_assert_uint_ne(owner, node->slot);
-	fvm_of(node)->maps++;
+	fvm_of(node)->maps--;
+	fvm_of(node)->unmaps++;
 }
 
 static int strict_share(struct vmcomm_node *node, u32 peer, u32 chunk, u32 count)
@@ -115,6 +139,7 @@ static const struct vmcomm_backend_ops strict_ops = {
 	.pair_page = back_pair_page,
 	.map = strict_map,
 	.unmap = strict_unmap,
+	.prepare = strict_prepare,
 	.share = strict_share,
 	.unshare = strict_unshare,
 	.location = back_location,
@@ -335,12 +360,14 @@ static void fix_host(struct fix *f, u32 slot)
 {
 	vmcomm_le32 *ask = vmcomm_layout_reclaim(&f->lay, f->mem, slot, 0);
 	vmcomm_le32 *ack = vmcomm_layout_reclaim_ack(&f->lay, f->mem, slot, 0);
+	void *mem;
 	u32 i;
 
 	for (i = 0; i < f->lay.chunks; i++) {
 		if (ack[i] == ask[i])
 			continue;
-		memset(vmcomm_region_map(&f->region, slot, i, 1), 0, 1u << f->lay.chunk_shift);
+		ck_assert_int_eq(vmcomm_region_map(&f->region, slot, i, 1, &mem), 0);
+		memset(mem, 0, 1u << f->lay.chunk_shift);
 		ack[i] = ask[i];
 	}
 }

@@ -37,7 +37,10 @@ struct fvm {
 	struct fnews news[64]; /* not worked off */
 	u32 news_count;
 	struct fend *ends;
-	u32 maps; /* rings of peers that are mapped */
+	int maps;   /* of chunks of peers, less what was unmapped */
+	u32 unmaps;
+	u32 fail_map;  /* so many of them fail with -EAGAIN */
+	u32 prepares;
 	u32 shared[FIX_VMS][FIX_CHUNKS];
 	u32 shares; /* sum of these */
 	int fail_share;
@@ -58,6 +61,7 @@ struct fix {
 	bool threads; /* the node's lock may be anybody's */
 	bool hostile; /* words are changed at random: streams are not compared */
 	bool no_host; /* nobody answers requests to take pages */
+	bool late_pages;   /* a peer's pages are nowhere before vmcomm_node_place() */
 	bool strict_share; /* share, unshare and unmap are tracked, as with grants */
 };
 

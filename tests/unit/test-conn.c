@@ -508,7 +508,58 @@ START_TEST(accepted_once)
 }
 END_TEST
 
-UNIT_MAIN("conn", offer_and_accept, doorbells_of_setting_up, wrong_key, hostile_accept,
+/* A backend that cannot map at once: nothing is lost, only later. */
+START_TEST(mapped_late)
+{
+	struct fix *f = fix_new(2, 1u << 24, 16);
+	struct fend *c, *s;
+
+	f->strict_share = true;
+	fix_start(f, 0);
+	fix_start(f, 1);
+	fix_run(f);
+	c = fend_pair(f, 0, 1);
+	s = c->peer;
+	/* The server cannot see the offer, later it can. */
+	ck_assert_int_eq(fend_offer(c, false), 0);
+	f->vm[1].fail_map = 2;
+	ck_assert_int_eq(fend_accept(s), -EAGAIN);
+	ck_assert_uint_eq(s->conn.reason, VMCOMM_REASON_NOT_MAPPED);
+	f->vm[1].adopt = true;
+	vmcomm_node_event(&f->vm[1].node);
+	ck_assert(!vmcomm_conn_attached(&s->conn));
+	/* Neither can the client see the accept. */
+	f->vm[0].fail_map = 1;
+	vmcomm_node_event(&f->vm[1].node);
+	ck_assert(vmcomm_conn_attached(&s->conn));
+	vmcomm_node_event(&f->vm[0].node);
+	ck_assert_ptr_null(c->conn.theirs);
+	vmcomm_node_event(&f->vm[0].node);
+	ck_assert_ptr_nonnull(c->conn.theirs);
+	vmcomm_conn_ready(&c->conn);
+	vmcomm_conn_ready(&s->conn);
+	/* The reader may sleep for its ring. */
+	fend_send(c, 1000, 0);
+	ck_assert_uint_eq(c->by_ring, 1000);
+	f->vm[1].fail_map = 3;
+	fend_recv_all(s);
+	ck_assert_uint_eq(f->vm[1].prepares, 3);
+	ck_assert(fend_same(c));
+	/* A closed half of ours waits until one can see what the peer says. */
+	vmcomm_conn_close(&s->conn);
+	f->vm[0].fail_map = 1;
+	vmcomm_conn_close(&c->conn);
+	ck_assert_uint_eq(fix_pair(f, 0, 1)->zombies, 1);
+	fix_tick(f);
+	ck_assert_uint_eq(fix_pair(f, 0, 1)->zombies, 0);
+	ck_assert_int_eq(f->vm[0].maps, 0);
+	ck_assert_int_eq(f->vm[1].maps, 0);
+	fend_free(c);
+	fix_free(f);
+}
+END_TEST
+
+UNIT_MAIN("conn", mapped_late, offer_and_accept, doorbells_of_setting_up, wrong_key, hostile_accept,
 	  attached_once, offers_full, many, close_with_data, close_unread,
 	  close_before_accept_is_seen, accept_write_close, half_used_again, offer_generation,
 	  old_offers_make_room, announced, no_pair, accepted_once)

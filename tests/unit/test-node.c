@@ -283,5 +283,46 @@ START_TEST(old_reclaim_request)
 }
 END_TEST
 
-UNIT_MAIN("node", refusals, all_orders, events_before_up, find, stale_location, tick_publishes,
+/* A peer's pages may come, go and come back somewhere else. */
+START_TEST(pages_come_late)
+{
+	struct fix *f = fix_new(2, 1u << 24, 16);
+	struct vmcomm_abi_pair *page[2];
+	u32 i, round;
+
+	for (i = 0; i < 2; i++)
+		page[i] = vmcomm_region_pair_page(&f->region, i, !i);
+	f->late_pages = true;
+	fix_start(f, 0);
+	fix_start(f, 1);
+	fix_run(f);
+	for (round = 0; round < 2; round++) {
+		ck_assert(!vmcomm_node_pair_up(&f->vm[0].node, 1));
+		fix_tick(f);
+		for (i = 0; i < 2; i++) {
+			ck_assert_int_eq(vmcomm_node_place(&f->vm[i].node, !i, page[!i]), 0);
+			f->vm[i].irq = true;
+		}
+		fix_run(f);
+		ck_assert(vmcomm_node_pair_up(&f->vm[0].node, 1));
+		ck_assert(vmcomm_node_pair_up(&f->vm[1].node, 0));
+		ck_assert_int_eq(vmcomm_node_place(&f->vm[0].node, 1, NULL), -EBUSY);
+		ck_assert(vmcomm_node_pair_up(&f->vm[0].node, 1));
+		if (round)
+			break;
+		fix_leave_all(f, 1);
+		ck_assert_int_eq(vmcomm_node_place(&f->vm[0].node, 1, NULL), 0);
+		fix_stop(f, 1);
+		/* The first one keeps looking at what the other left behind until told otherwise. */
+		fix_tick(f);
+		ck_assert_int_eq(fix_start(f, 1), 0);
+		fix_run(f);
+	}
+	ck_assert_int_eq(vmcomm_node_place(&f->vm[0].node, 0, NULL), -EINVAL);
+	ck_assert_int_eq(vmcomm_node_place(&f->vm[0].node, ~0u, NULL), -EINVAL);
+	fix_free(f);
+}
+END_TEST
+
+UNIT_MAIN("node", pages_come_late, refusals, all_orders, events_before_up, find, stale_location, tick_publishes,
 	  backstop, quota, hostile_pair_words, old_reclaim_request)

@@ -8,22 +8,26 @@ START_TEST(bounds)
 	const struct vmcomm_region *r = &f->region;
 	u32 n = f->lay.chunks;
 	u8 *end = (u8 *)f->mem + f->lay.size, *p;
+	void *mem;
 
-	ck_assert_ptr_null(vmcomm_region_map(r, 3, 0, 1));
-	ck_assert_ptr_null(vmcomm_region_map(r, ~0u, 0, 1));
-	ck_assert_ptr_null(vmcomm_region_map(r, 0, 0, 0));
-	ck_assert_ptr_null(vmcomm_region_map(r, 0, n, 1));
-	ck_assert_ptr_null(vmcomm_region_map(r, 0, ~0u, 1));
-	ck_assert_ptr_null(vmcomm_region_map(r, 0, 1, ~0u));
-	ck_assert_ptr_null(vmcomm_region_map(r, 0, 1, n));
-	ck_assert_ptr_null(vmcomm_region_map(r, 0, n - 1, 2));
-	ck_assert_ptr_null(vmcomm_region_map(r, 0, 0, n + 1));
-	p = vmcomm_region_map(r, 2, n - 1, 1);
+	ck_assert_int_eq(vmcomm_region_map(r, 3, 0, 1, &mem), -EPROTO);
+	ck_assert_int_eq(vmcomm_region_map(r, ~0u, 0, 1, &mem), -EPROTO);
+	ck_assert_int_eq(vmcomm_region_map(r, 0, 0, 0, &mem), -EPROTO);
+	ck_assert_int_eq(vmcomm_region_map(r, 0, n, 1, &mem), -EPROTO);
+	ck_assert_int_eq(vmcomm_region_map(r, 0, ~0u, 1, &mem), -EPROTO);
+	ck_assert_int_eq(vmcomm_region_map(r, 0, 1, ~0u, &mem), -EPROTO);
+	ck_assert_int_eq(vmcomm_region_map(r, 0, 1, n, &mem), -EPROTO);
+	ck_assert_int_eq(vmcomm_region_map(r, 0, n - 1, 2, &mem), -EPROTO);
+	ck_assert_int_eq(vmcomm_region_map(r, 0, 0, n + 1, &mem), -EPROTO);
+	ck_assert_int_eq(vmcomm_region_map(r, 2, n - 1, 1, &mem), 0);
+	p = mem;
 	ck_assert_ptr_nonnull(p);
 	ck_assert(p + (1u << 16) <= end);
 	memset(p, 1, 1u << 16);
-	p = vmcomm_region_map(r, 0, 0, n);
-	ck_assert_ptr_eq(p + f->lay.slice_size, vmcomm_region_map(r, 1, 0, 1));
+	ck_assert_int_eq(vmcomm_region_map(r, 0, 0, n, &mem), 0);
+	p = mem;
+	ck_assert_int_eq(vmcomm_region_map(r, 1, 0, 1, &mem), 0);
+	ck_assert_ptr_eq(p + f->lay.slice_size, mem);
 
 	ck_assert_ptr_null(vmcomm_region_pair_page(r, 3, 0));
 	ck_assert_ptr_null(vmcomm_region_pair_page(r, 0, 3));
