@@ -119,6 +119,9 @@ static void sim_profile_make(void)
 		p->faults = 0;
 	if (p->faults > SIM_PLAN_MAX)
 		p->faults = SIM_PLAN_MAX;
+	/* A VM needs as many blocks as there are slots to come up. */
+	if (p->oom && p->oom < 2 * p->slots)
+		p->oom = 2 * p->slots;
 	if (force_oom >= 0)
 		p->oom = (u32)force_oom;
 	for (i = 0; i < SIM_PLAN_MAX; i++) {
