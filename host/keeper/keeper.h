@@ -46,6 +46,8 @@ struct keeper {
 	char gid[VMCOMM_GID_MAX];
 	struct vmcomm_layout lay;
 	void *base;
+	struct vmcomm_abi_header header; /* what must be at base */
+	uint64_t repairs;
 	int memfd;
 	uint64_t epoch;
 	int event[VMCOMM_SLOTS_MAX + 1][VMCOMM_VECTORS]; /* the host's at index lay.slots */
@@ -77,6 +79,7 @@ int keeper_region_init(struct keeper *k, uint64_t size, uint32_t slots, uint32_t
 void keeper_region_deinit(struct keeper *k);
 void keeper_region_zero_slot(struct keeper *k, uint32_t slot);
 void keeper_region_reclaim(struct keeper *k);
+void keeper_region_repair(struct keeper *k);
 void keeper_row_publish(struct keeper *k, uint32_t slot);
 void keeper_ring_others(struct keeper *k, uint32_t slot);
 void keeper_policy_write(struct keeper *k, const struct vmcomm_abi_policy *policy, uint32_t count);

@@ -121,8 +121,10 @@ static void timer_ready(struct keeper *k, struct keeper_source *src, uint32_t ev
 		if (k->standalone && k->row[i].number)
 			standalone_tick(k, i);
 	}
-	if (!(k->ticks % 10))
+	if (!(k->ticks % 10)) {
+		keeper_region_repair(k);
 		keeper_region_reclaim(k);
+	}
 }
 
 static void reclaim_ready(struct keeper *k, struct keeper_source *src, uint32_t events)

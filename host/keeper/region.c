@@ -73,6 +73,7 @@ int keeper_region_init(struct keeper *k, uint64_t size, uint32_t slots, uint32_t
 	if (getrandom(&k->epoch, sizeof(k->epoch), 0) != (ssize_t)sizeof(k->epoch))
 		return -EIO;
 	vmcomm_layout_write(&k->lay, k->base, k->gid, k->epoch);
+	vmcomm_layout_write(&k->lay, &k->header, k->gid, k->epoch);
 	return 0;
 }
 
@@ -185,12 +186,12 @@ void keeper_ring_others(struct keeper *k, uint32_t slot)
 		ring(k, slot);
 }
 
-void keeper_policy_write(struct keeper *k, const struct vmcomm_abi_policy *policy, uint32_t count)
+static void policy_store(struct vmcomm_abi_header *h, uint32_t seq,
+			 const struct vmcomm_abi_policy *policy, uint32_t count)
 {
-	struct vmcomm_abi_header *h = k->base;
-	uint32_t seq = vmcomm_load32(&h->policy_seq) | 1, i, j;
+	uint32_t i, j;
 
-	vmcomm_store32(&h->policy_seq, seq);
+	vmcomm_store32(&h->policy_seq, seq - 1);
 	vmcomm_wmb();
 	for (i = 0; i < count; i++) {
 		for (j = 0; j < 16; j++)
@@ -201,7 +202,55 @@ void keeper_policy_write(struct keeper *k, const struct vmcomm_abi_policy *polic
 	}
 	vmcomm_store32(&h->policy_count, count);
 	vmcomm_wmb();
-	vmcomm_store32(&h->policy_seq, seq + 1);
+	vmcomm_store32(&h->policy_seq, seq);
+}
+
+void keeper_policy_write(struct keeper *k, const struct vmcomm_abi_policy *policy, uint32_t count)
+{
+	uint32_t seq = vmcomm_load32(&k->header.policy_seq) + 2;
+
+	policy_store(&k->header, seq, policy, count);
+	policy_store(k->base, seq, policy, count);
 	vmcomm_mb();
 	keeper_ring_others(k, k->lay.slots);
+}
+
+static bool row_intact(struct keeper *k, uint32_t slot)
+{
+	const struct vmcomm_location *want = &k->row[slot];
+	struct vmcomm_location is;
+	uint32_t i;
+
+	if (vmcomm_location_read(vmcomm_layout_location(&k->lay, k->base, slot), &is) ||
+	    is.state != k->group.slot[slot].state || is.generation != want->generation ||
+	    is.number != want->number || is.vectors != want->vectors ||
+	    is.addr_count != want->addr_count || memcmp(is.vm_id, want->vm_id, sizeof(is.vm_id)))
+		return false;
+	for (i = 0; i < is.addr_count; i++)
+		if (memcmp(is.addr[i], want->addr[i], sizeof(is.addr[i])))
+			return false;
+	return true;
+}
+
+/*
+ * Every member can write to all of the region. What the host wrote there is put right, so that who
+ * joins after a hostile member is gone finds a header and its own row.
+ */
+void keeper_region_repair(struct keeper *k)
+{
+	uint32_t slot, bad = 0;
+
+	if (memcmp(k->base, &k->header, sizeof(k->header))) {
+		vmcomm_copy_to_shared(k->base, &k->header, sizeof(k->header));
+		bad++;
+	}
+	for (slot = 0; slot < k->lay.slots; slot++) {
+		if (row_intact(k, slot))
+			continue;
+		keeper_row_publish(k, slot);
+		bad++;
+	}
+	if (bad && !k->repairs++)
+		keeper_log(k, "a member writes into the host's part of the region: it is put right, "
+			      "now and from now on");
 }

@@ -326,6 +326,30 @@ class RowTest(Case):
         bad = struct.pack("=II", 65, 0) + bytes(24 * 64)
         self.assertEqual(a.call(kl.POLICY, 0, bad)[0], -errno.EINVAL)
 
+    def test_what_the_host_wrote_is_put_right(self):
+        """Every member can write everywhere; who joins later must find header and rows."""
+        k = self.keeper()
+        a = self.admin(k)
+        r = Region(a.memory())
+        self.cleanup.append(r.close)
+        entry = bytes(16) + bytes([0, 0, 0, 0]) + struct.pack("=HH", 22, 22)
+        self.assertEqual(a.call(kl.POLICY, 0, struct.pack("=II", 1, 0) + entry + bytes(24 * 63))[0],
+                         0)
+        self.assertEqual(a.open(1), 0)
+        self.qemu(k, 1)
+        wait_for(lambda: r.row(1)["state"] == "live")
+        header, row = r.map[0:4096], r.row(1)
+        for off in range(0, 4096, 4):
+            r.put32(off, 0xdeadbeef)
+        for off in (0, 4, 8, 24, 40, 44, 48, 60):
+            r.put32(r.table_off + 256 + off, 3)
+        r.put32(r.table_off + 2 * 256, 1)  # a row that seems to be written all the time
+        wait_for(lambda: r.map[0:4096] == header)
+        wait_for(lambda: {**r.row(1), "seq": 0} == {**row, "seq": 0} and r.row(1)["seq"] % 2 == 0)
+        wait_for(lambda: r.u32(r.table_off + 2 * 256) % 2 == 0)
+        r.put32(24, 0)
+        wait_for(lambda: r.u32(24) == k.slots)
+
 
 class AdminTest(Case):
     def test_wrong_requests(self):
