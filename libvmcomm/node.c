@@ -438,6 +438,49 @@ void vmcomm_pair_sweep(struct vmcomm_pair *pair)
 	vmcomm_ccb_trim(pair);
 }
 
+static bool vmcomm_repair32(vmcomm_le32 *word, u32 value)
+{
+	if (vmcomm_load32(word) == value)
+		return false;
+	vmcomm_store_release32(word, value);
+	return true;
+}
+
+static bool vmcomm_repair64(vmcomm_le64 *word, u64 value)
+{
+	if (vmcomm_load64(word) == value)
+		return false;
+	vmcomm_store_release64(word, value);
+	return true;
+}
+
+/*
+ * Somebody else may have written over what we published (M26). Without this a pair would be down for
+ * ever, with good peers too, once one word of these is wrong. Words of connections are not repaired:
+ * their streams are spoiled anyway. node->lock is held.
+ */
+static void vmcomm_pair_repair(struct vmcomm_pair *pair)
+{
+	struct vmcomm_abi_pair *mine = pair->mine;
+	bool bad;
+	u32 i;
+
+	bad = vmcomm_repair32(&mine->state, VMCOMM_PAIR_UP);
+	bad |= vmcomm_repair64(&mine->incarnation, pair->node->incarnation);
+	bad |= vmcomm_repair64(&mine->peer_incarnation,
+			       pair->state == VMCOMM_PEER_DOWN ? 0 : pair->peer_inc);
+	bad |= vmcomm_repair32(&mine->ev_tail, pair->ev_tail);
+	for (i = 0; i < VMCOMM_CCB_CHUNKS_MAX; i++)
+		bad |= vmcomm_repair32(&mine->ccb_chunk[i],
+				       i < pair->ccb_chunks ? pair->ccb_chunk[i] + 1 : 0);
+	vmcomm_lock(&pair->ev_lock);
+	bad |= vmcomm_repair32(&mine->ev_head, pair->ev_head);
+	bad |= vmcomm_repair32(&mine->ev_overflow, pair->ev_overflow);
+	vmcomm_unlock(&pair->ev_lock);
+	if (bad)
+		vmcomm_node_count(pair->node, VMCOMM_STAT_PEER_ERRORS, 1);
+}
+
 void vmcomm_node_tick(struct vmcomm_node *node)
 {
 	u32 i;
@@ -452,12 +495,18 @@ void vmcomm_node_tick(struct vmcomm_node *node)
 
 		if (!pair)
 			continue;
+		if (!node->leaving)
+			vmcomm_pair_repair(pair);
 		vmcomm_pair_check(pair);
 		vmcomm_pair_check_host(pair);
 		if (pair->state == VMCOMM_PEER_UP) {
 			vmcomm_pair_drain(pair, VMCOMM_EVENT_BUDGET);
 			vmcomm_pair_sweep(pair);
 		}
+	}
+	if (!node->leaving) {
+		vmcomm_repair32(&node->page->state, VMCOMM_VM_UP);
+		vmcomm_repair64(&node->page->incarnation, node->incarnation);
 	}
 	if (node->reclaim_ask)
 		vmcomm_heap_reclaim(&node->heap, node->reclaim_ask, node->reclaim_ack,

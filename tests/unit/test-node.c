@@ -324,5 +324,45 @@ START_TEST(pages_come_late)
 }
 END_TEST
 
-UNIT_MAIN("node", pages_come_late, refusals, all_orders, events_before_up, find, stale_location, tick_publishes,
+/* A third party wrote over what we published: a good peer that comes later must find us. */
+START_TEST(own_words_are_repaired)
+{
+	struct fix *f = fix_up(3);
+	struct vmcomm_abi_pair *mine = fix_pair(f, 0, 1)->mine;
+	struct fend *e;
+	u32 i;
+
+	fend_free(fend_open(f, 0, 1));
+	f->vm[0].node.page->incarnation = 5;
+	f->vm[0].node.page->state = 77;
+	for (i = 0; i < 256; i++)
+		((vmcomm_le32 *)mine)[i] = 0x80000001;
+	memset(mine->ccb_chunk, 0x11, sizeof(mine->ccb_chunk));
+	fix_tick(f);
+	fix_tick(f);
+	ck_assert_uint_eq(f->vm[0].node.page->incarnation, f->vm[0].node.incarnation);
+	ck_assert_uint_eq(f->vm[0].node.page->state, VMCOMM_VM_UP);
+	ck_assert_uint_eq(mine->incarnation, f->vm[0].node.incarnation);
+	ck_assert_uint_gt(f->vm[0].node.stat[VMCOMM_STAT_PEER_ERRORS], 0);
+	/* The hostile one in slot 1 is replaced; nobody touched the pair with slot 2. */
+	ck_assert(vmcomm_node_pair_up(&f->vm[0].node, 2));
+	fix_stop(f, 1);
+	fix_row(f, 1, VMCOMM_SLOT_GONE, 1);
+	fix_tick(f);
+	fix_row(f, 1, VMCOMM_SLOT_LIVE, 2);
+	ck_assert_int_eq(fix_start(f, 1), 0);
+	fix_run(f);
+	fix_tick(f);
+	ck_assert(vmcomm_node_pair_up(&f->vm[0].node, 1));
+	e = fend_open(f, 0, 1);
+	ck_assert_uint_eq(fend_send(e, 10000, 0), 10000);
+	fend_recv_all(e->peer);
+	ck_assert(fend_same(e));
+	ck_assert_uint_gt(e->by_ring, 0);
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
+UNIT_MAIN("node", own_words_are_repaired, pages_come_late, refusals, all_orders, events_before_up, find, stale_location, tick_publishes,
 	  backstop, quota, hostile_pair_words, old_reclaim_request)
