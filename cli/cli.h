@@ -16,9 +16,10 @@ enum cli_exit {
 	CLI_USAGE = 2,	     /* unknown command or option, invalid value */
 	CLI_NOT_FOUND = 3,   /* no such group or VM */
 	CLI_PERMISSION = 4,  /* wrong key, not allowed to use the socket */
-	CLI_UNREACHABLE = 5, /* vmcommd does not answer */
+	CLI_UNREACHABLE = 5, /* vmcommd, here or on the other host, does not answer */
 	CLI_TIMEOUT = 6,     /* a guest or QEMU did not do its part in time */
 	CLI_CONFLICT = 7,    /* exists already, busy, full */
+	CLI_CANCELLED = 8,   /* cancelled, and undone */
 };
 
 struct cli {
@@ -27,6 +28,12 @@ struct cli {
 	const char *name; /* of the group or VM; NULL: not given */
 	const char *group, *vm, *key_file, *uuid, *qmp, *bus, *user;
 	const char *slots, *memory, *chunk, *exclude_ports, *exclude_addresses;
+	const char *host, *bandwidth, *timeout;
+	bool incoming, cancel;
+	char *const *command; /* of exec, with a NULL at its end */
+	/* Called when a signal came while vmcommd is waited for; NULL: nothing. */
+	void (*interrupted)(const struct cli *o);
+	bool patient; /* wait for vmcommd for ever */
 	const char *address[CLI_ADDRESSES_MAX];
 	unsigned int addresses;
 };
@@ -79,6 +86,8 @@ int cmd_vm_detach(const struct cli *o);
 int cmd_vm_remove(const struct cli *o);
 int cmd_conn_list(const struct cli *o);
 int cmd_stats(const struct cli *o);
+int cmd_migrate(const struct cli *o);
+int cmd_exec(const struct cli *o);
 int cmd_doctor(const struct cli *o);
 
 #endif

@@ -18,6 +18,7 @@
 #define SILENCE_SECONDS 120
 
 struct connection {
+	const struct cli *o;
 	int fd;
 	char *buf;
 	size_t len, size, done;
@@ -36,6 +37,8 @@ static int exit_code(const char *error)
 		{"io.vmcomm.Exists", CLI_CONFLICT},
 		{"io.vmcomm.Busy", CLI_CONFLICT},
 		{"io.vmcomm.Full", CLI_CONFLICT},
+		{"io.vmcomm.Cancelled", CLI_CANCELLED},
+		{"io.vmcomm.Unreachable", CLI_UNREACHABLE},
 	};
 	size_t i;
 
@@ -45,12 +48,14 @@ static int exit_code(const char *error)
 	return CLI_FAILED;
 }
 
-static int conn_open(struct connection *c, const char *path, char *why, size_t why_size)
+static int conn_open(struct connection *c, const struct cli *o, char *why, size_t why_size)
 {
-	struct timeval tv = {.tv_sec = SILENCE_SECONDS};
+	struct timeval tv = {.tv_sec = o->patient ? 0 : SILENCE_SECONDS};
+	const char *path = o->socket;
 	struct sockaddr_un sun = {.sun_family = AF_UNIX};
 
 	memset(c, 0, sizeof(*c));
+	c->o = o;
 	if (!vmcomm_text_copy(sun.sun_path, sizeof(sun.sun_path), path)) {
 		snprintf(why, why_size, "%s: the path is too long for a socket", path);
 		c->fd = -1;
@@ -115,8 +120,11 @@ static json_t *conn_receive(struct connection *c)
 			c->size = 2 * c->size + 131072;
 		}
 		n = recv(c->fd, c->buf + c->len, c->size - c->len, 0);
-		if (n < 0 && errno == EINTR)
+		if (n < 0 && errno == EINTR) {
+			if (c->o->interrupted)
+				c->o->interrupted(c->o);
 			continue;
+		}
 		if (n <= 0)
 			return NULL;
 		c->len += (size_t)n;
@@ -182,7 +190,7 @@ static int call(const struct cli *o, const char *method, json_t *params,
 
 	if (last)
 		*last = NULL;
-	code = conn_open(&c, o->socket, why, why_size);
+	code = conn_open(&c, o, why, why_size);
 	if (!code)
 		code = converse(&c, method, params, each, arg, last, why, why_size);
 	if (c.fd >= 0)

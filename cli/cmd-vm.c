@@ -19,15 +19,20 @@ int cmd_vm_add(const struct cli *o)
 	unsigned int i;
 	int code;
 
-	if (!o->group || !o->key_file || !o->addresses)
+	if (!o->group || !o->key_file || (!o->addresses && !o->incoming))
 		return cli_error(CLI_USAGE, "vm add needs --group, --key-file and --address");
 	addresses = json_array();
 	for (i = 0; i < o->addresses; i++)
 		json_array_append_new(addresses, json_string(o->address[i]));
-	params = json_pack("{s:s, s:s, s:o}", "name", o->name, "group", o->group, "addresses",
-			   addresses);
-	if (!params)
+	params = json_pack("{s:s, s:s, s:b}", "name", o->name, "group", o->group, "incoming",
+			   o->incoming);
+	if (!params) {
+		json_decref(addresses);
 		return cli_error(CLI_USAGE, "an argument is not valid UTF-8");
+	}
+	if (o->addresses)
+		json_object_set(params, "addresses", addresses);
+	json_decref(addresses);
 	code = cli_key(o, params);
 	if (code) {
 		json_decref(params);
@@ -45,6 +50,12 @@ int cmd_vm_add(const struct cli *o)
 		return 0;
 	}
 	vm = json_object_get(last, "vm");
+	if (o->incoming) {
+		printf("vm %s is expected in group %s: migrate it from where it runs with 'vmcommctl "
+		       "migrate %s HOST'\n", o->name, o->group, o->name);
+		json_decref(last);
+		return 0;
+	}
 	printf("vm %s is a member of group %s, uuid %s\n", o->name, o->group,
 	       cli_get_string(vm, "uuid"));
 	if (o->qmp)

@@ -26,13 +26,16 @@ static const struct command commands[] = {
 	{"group", "list", NULL, "", cmd_group_list, "list the groups"},
 	{"group", "show", "NAME", "", cmd_group_show, "one group with its slots"},
 	{"group", "remove", "NAME", "", cmd_group_remove, "forget a group without members"},
-	{"vm", "add", "NAME", "gkauqbU", cmd_vm_add,
+	{"vm", "add", "NAME", "gkauqbUi", cmd_vm_add,
 	 "make a VM a member; prints the socket for its QEMU"},
 	{"vm", "remove", "NAME", "k", cmd_vm_remove, "end a membership; needs the group's key"},
 	{"vm", "attach", "NAME", "k", cmd_vm_attach, "plug the device into the running VM"},
 	{"vm", "detach", "NAME", "", cmd_vm_detach, "unplug it; connections go on over TCP"},
 	{"vm", "list", NULL, "g", cmd_vm_list, "list the members"},
 	{"vm", "show", "NAME", "", cmd_vm_show, "one member with all that is known"},
+	{"migrate", NULL, "VM HOST", "wtC", cmd_migrate, "move a VM to another host, connections and all"},
+	{"exec", NULL, "VM -- COMMAND...", "", cmd_exec,
+	 "run COMMAND while the VM is detached, attach it again"},
 	{"conn", "list", NULL, "gv", cmd_conn_list, "connections between members, and their path"},
 	{"stats", NULL, "[VM]", "", cmd_stats, "counters of the guests' modules"},
 	{"doctor", NULL, NULL, "", cmd_doctor, "is this machine able to use vmcomm? what to do?"},
@@ -57,6 +60,10 @@ static const struct option longs[] = {
 	{"chunk", required_argument, NULL, 'c'},
 	{"exclude-ports", required_argument, NULL, 'p'},
 	{"exclude-addresses", required_argument, NULL, 'x'},
+	{"incoming", no_argument, NULL, 'i'},
+	{"bandwidth", required_argument, NULL, 'w'},
+	{"timeout", required_argument, NULL, 't'},
+	{"cancel", no_argument, NULL, 'C'},
 	{NULL, 0, NULL, 0},
 };
 
@@ -103,10 +110,15 @@ static void usage(FILE *out)
 	      "  --group NAME --key-file FILE --address ADDR[,ADDR...]\n"
 	      "  --qmp PATH          QMP socket of its QEMU, for attach and detach\n"
 	      "  --uuid UUID, --bus BUS, --user USER\n"
+	      "  --incoming          it comes by migration, into the QEMU at --qmp\n"
+	      "migrate:\n"
+	      "  --bandwidth SIZE    bytes per second, such as 100M\n"
+	      "  --timeout SECONDS   give up when the memory is not over by then\n"
+	      "  --cancel            undo a migration that is going on (without HOST)\n"
 	      "vm list, conn list:\n"
 	      "  --group NAME, --vm NAME (conn list)\n\n"
 	      "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 permission denied or wrong key,\n"
-	      "5 vmcommd does not answer, 6 timeout, 7 exists, busy or full.\n",
+	      "5 vmcommd does not answer, 6 timeout, 7 exists, busy or full, 8 cancelled.\n",
 	      out);
 }
 
@@ -182,6 +194,18 @@ static int parse(struct cli *o, int argc, char **argv, char *given, size_t given
 			break;
 		case 'x':
 			o->exclude_addresses = optarg;
+			break;
+		case 'i':
+			o->incoming = true;
+			break;
+		case 'w':
+			o->bandwidth = optarg;
+			break;
+		case 't':
+			o->timeout = optarg;
+			break;
+		case 'C':
+			o->cancel = true;
 			break;
 		default:
 			return CLI_USAGE;
@@ -261,12 +285,22 @@ int main(int argc, char **argv)
 		argc--;
 		argv++;
 	}
+	if (c->run == cmd_migrate && argc) {
+		o.host = argv[0];
+		argc--;
+		argv++;
+	}
+	if (c->run == cmd_exec) {
+		o.command = argv;
+		argc = 0;
+	}
 	if (argc) {
 		cli_error(CLI_USAGE, "unexpected argument '%s'", argv[0]);
 		goto usage;
 	}
 	if (c->argument && c->argument[0] != '[' && !o.name) {
-		cli_error(CLI_USAGE, "%s %s needs a name", c->noun, c->verb);
+		cli_error(CLI_USAGE, "%s%s%s needs a name", c->noun, c->verb ? " " : "",
+			  c->verb ? c->verb : "");
 		goto usage;
 	}
 	return c->run(&o);

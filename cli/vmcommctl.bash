@@ -32,7 +32,8 @@ _vmcommctl()
 		local opts="--json --socket --help --version"
 		case "${words[0]} ${words[1]}" in
 		"group add") opts+=" --slots --memory --chunk --key-file --exclude-ports --exclude-addresses" ;;
-		"vm add") opts+=" --group --key-file --address --uuid --qmp --bus --user" ;;
+		"vm add") opts+=" --group --key-file --address --uuid --qmp --bus --user --incoming" ;;
+		"migrate "*) opts+=" --bandwidth --timeout --cancel" ;;
 		"vm remove" | "vm attach") opts+=" --key-file" ;;
 		"vm list") opts+=" --group" ;;
 		"conn list") opts+=" --group --vm" ;;
@@ -41,11 +42,11 @@ _vmcommctl()
 		return
 	fi
 	case "${#words[@]} ${words[0]} ${words[1]}" in
-	"0 "*) w="group vm conn stats doctor" ;;
+	"0 "*) w="group vm migrate exec conn stats doctor" ;;
 	"1 group "*) w="add list show remove" ;;
 	"1 vm "*) w="add remove attach detach list show" ;;
 	"1 conn "*) w="list" ;;
-	"1 stats "*) w=$(_vmcommctl_names vm) ;;
+	"1 stats "* | "1 migrate "* | "1 exec "*) w=$(_vmcommctl_names vm) ;;
 	"2 group show" | "2 group remove") w=$(_vmcommctl_names group) ;;
 	"2 vm remove" | "2 vm attach" | "2 vm detach" | "2 vm show") w=$(_vmcommctl_names vm) ;;
 	*) w= ;;

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "../../host/daemon/backend.h"
+#include "move.h"
 #include "ports.h"
 #include "qmp.h"
 
@@ -24,7 +25,8 @@
 #define ANSWER_SECONDS 10 /* for each command */
 #define UNPLUG_SECONDS 20 /* for the guest to let go */
 
-struct vmcomm_backend_job {
+struct plug {
+	struct vmcomm_backend_job base;
 	struct vmcomm_backend_vm vm;
 	struct vmcomm_backend_device dev;
 	struct vmcomm_backend_callbacks cb;
@@ -43,16 +45,16 @@ struct vmcomm_backend_job {
 	char text[512];
 };
 
-static void set_timer(struct vmcomm_backend_job *j, uint64_t seconds)
+static void set_timer(struct plug *j, uint64_t seconds)
 {
 	sd_event_source_set_time_relative(j->timer, seconds * 1000000);
 	sd_event_source_set_enabled(j->timer, SD_EVENT_ONESHOT);
 }
 
 /* The end is announced from the loop. */
-static void end(struct vmcomm_backend_job *j, int result, const char *fmt, ...)
+static void end(struct plug *j, int result, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-static void end(struct vmcomm_backend_job *j, int result, const char *fmt, ...)
+static void end(struct plug *j, int result, const char *fmt, ...)
 {
 	va_list args;
 
@@ -66,7 +68,7 @@ static void end(struct vmcomm_backend_job *j, int result, const char *fmt, ...)
 	set_timer(j, 0);
 }
 
-static void call(struct vmcomm_backend_job *j, const char *command, json_t *args, qmp_reply reply)
+static void call(struct plug *j, const char *command, json_t *args, qmp_reply reply)
 {
 	int err = qmp_call(j->qmp, command, args, reply);
 
@@ -80,7 +82,7 @@ static void call(struct vmcomm_backend_job *j, const char *command, json_t *args
 
 static void attach_undone(void *arg, json_t *result, const char *error)
 {
-	struct vmcomm_backend_job *j = arg;
+	struct plug *j = arg;
 
 	/* j->text holds why; whether the chardev went away matters little. */
 	j->ended = false;
@@ -89,7 +91,7 @@ static void attach_undone(void *arg, json_t *result, const char *error)
 
 static void attach_device_added(void *arg, json_t *result, const char *error)
 {
-	struct vmcomm_backend_job *j = arg;
+	struct plug *j = arg;
 
 	if (result) {
 		j->cb.step(j->arg, "device plugged in");
@@ -102,7 +104,7 @@ static void attach_device_added(void *arg, json_t *result, const char *error)
 
 static void attach_chardev_added(void *arg, json_t *result, const char *error)
 {
-	struct vmcomm_backend_job *j = arg;
+	struct plug *j = arg;
 
 	if (!result) {
 		end(j, -EIO, "chardev-add: %s", error);
@@ -115,7 +117,7 @@ static void attach_chardev_added(void *arg, json_t *result, const char *error)
 	     attach_device_added);
 }
 
-static void attach_chardev_add(struct vmcomm_backend_job *j)
+static void attach_chardev_add(struct plug *j)
 {
 	j->cb.step(j->arg, "plugging the device in");
 	call(j, "chardev-add",
@@ -127,7 +129,7 @@ static void attach_chardev_add(struct vmcomm_backend_job *j)
 
 static void attach_pci_known(void *arg, json_t *result, const char *error)
 {
-	struct vmcomm_backend_job *j = arg;
+	struct plug *j = arg;
 	char why[400];
 
 	if (!result) {
@@ -141,7 +143,7 @@ static void attach_pci_known(void *arg, json_t *result, const char *error)
 	attach_chardev_add(j);
 }
 
-static void attach_bus(struct vmcomm_backend_job *j)
+static void attach_bus(struct plug *j)
 {
 	if (j->vm.bus) {
 		snprintf(j->bus, sizeof(j->bus), "%s", j->vm.bus);
@@ -153,7 +155,7 @@ static void attach_bus(struct vmcomm_backend_job *j)
 
 /* -- detach, also of what an earlier attach left behind -- */
 
-static void removed(struct vmcomm_backend_job *j)
+static void removed(struct plug *j)
 {
 	if (j->attach) {
 		attach_bus(j);
@@ -165,7 +167,7 @@ static void removed(struct vmcomm_backend_job *j)
 
 static void chardev_removed(void *arg, json_t *result, const char *error)
 {
-	struct vmcomm_backend_job *j = arg;
+	struct plug *j = arg;
 
 	if (!result && !strstr(error, "not found")) {
 		end(j, -EIO, "chardev-remove %s: %s", j->chardev, error);
@@ -174,7 +176,7 @@ static void chardev_removed(void *arg, json_t *result, const char *error)
 	removed(j);
 }
 
-static void device_gone(struct vmcomm_backend_job *j)
+static void device_gone(struct plug *j)
 {
 	/* The event may come before the reply of device_del: one command at a time. */
 	if (!j->deleted || !j->confirmed || !j->removing)
@@ -185,7 +187,7 @@ static void device_gone(struct vmcomm_backend_job *j)
 
 static void device_del_replied(void *arg, json_t *result, const char *error)
 {
-	struct vmcomm_backend_job *j = arg;
+	struct plug *j = arg;
 
 	j->confirmed = true;
 	if (!result && !strstr(error, "in the process of unplug")) {
@@ -196,7 +198,7 @@ static void device_del_replied(void *arg, json_t *result, const char *error)
 	device_gone(j);
 }
 
-static void device_del(struct vmcomm_backend_job *j)
+static void device_del(struct plug *j)
 {
 	j->cb.step(j->arg, "unplugging the device");
 	j->removing = true;
@@ -206,7 +208,7 @@ static void device_del(struct vmcomm_backend_job *j)
 
 static void chardev_known(void *arg, json_t *result, const char *error)
 {
-	struct vmcomm_backend_job *j = arg;
+	struct plug *j = arg;
 	const char *name = json_string_value(result);
 
 	snprintf(j->chardev, sizeof(j->chardev), "%s", name ? name : VMCOMM_CHARDEV);
@@ -215,7 +217,7 @@ static void chardev_known(void *arg, json_t *result, const char *error)
 
 static void devices_known(void *arg, json_t *result, const char *error)
 {
-	struct vmcomm_backend_job *j = arg;
+	struct plug *j = arg;
 	char path[160], other[128] = "";
 	const char *name, *type;
 	unsigned int found = 0;
@@ -254,35 +256,28 @@ static void devices_known(void *arg, json_t *result, const char *error)
 	     chardev_known);
 }
 
-static void look(struct vmcomm_backend_job *j)
+static void look(struct plug *j)
 {
 	call(j, "qom-list", json_pack("{s:s}", "path", "/machine/peripheral"), devices_known);
 }
 
 static void uuid_known(void *arg, json_t *result, const char *error)
 {
-	struct vmcomm_backend_job *j = arg;
-	const char *got = json_string_value(json_object_get(result, "UUID"));
-	char want[40];
-	int n = 0, i;
+	struct plug *j = arg;
+	char text[512];
 
-	for (i = 0; i < 16; i++)
-		n += snprintf(want + n, sizeof(want) - (size_t)n, "%s%02x",
-			      i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", j->vm.uuid[i]);
-	/* A QEMU without -uuid says zero: it cannot contradict. */
-	if (got && strcmp(got, "00000000-0000-0000-0000-000000000000") && strcasecmp(got, want)) {
-		end(j, -EINVAL, "the QEMU at %s is another VM: its uuid is %.36s, not %s",
-		    j->vm.control, got, want);
-		return;
-	}
-	look(j);
+	if (kvm_uuid_check(&j->vm, json_string_value(json_object_get(result, "UUID")), text,
+			   sizeof(text)))
+		end(j, -EINVAL, "%s", text);
+	else
+		look(j);
 }
 
 /* -- monitor and life of a job -- */
 
 static void monitor_ready(void *arg)
 {
-	struct vmcomm_backend_job *j = arg;
+	struct plug *j = arg;
 
 	if (j->vm.uuid)
 		call(j, "query-uuid", NULL, uuid_known);
@@ -292,7 +287,7 @@ static void monitor_ready(void *arg)
 
 static void monitor_event(void *arg, const char *name, json_t *data)
 {
-	struct vmcomm_backend_job *j = arg;
+	struct plug *j = arg;
 	const char *device = json_string_value(json_object_get(data, "device"));
 
 	if (!j->removing || !device || strcmp(device, j->device))
@@ -312,7 +307,7 @@ static void monitor_closed(void *arg, const char *text)
 
 static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 {
-	struct vmcomm_backend_job *j = arg;
+	struct plug *j = arg;
 
 	if (!j->ended && j->removing && j->confirmed)
 		end(j, -ETIMEDOUT, "the guest did not give it back within %d s (is it booting, paused "
@@ -325,25 +320,25 @@ static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 	return 0;
 }
 
-static void job_free(struct vmcomm_backend_job *j)
+static void job_free(struct vmcomm_backend_job *job)
 {
-	if (!j)
-		return;
+	struct plug *j = (struct plug *)job;
+
 	qmp_free(j->qmp);
 	sd_event_source_disable_unref(j->timer);
 	free(j);
 }
 
 static int job_new(sd_event *event, const struct vmcomm_backend_vm *vm,
-		   const struct vmcomm_backend_callbacks *cb, void *arg,
-		   struct vmcomm_backend_job **job)
+		   const struct vmcomm_backend_callbacks *cb, void *arg, struct plug **job)
 {
 	static const struct qmp_callbacks cbs = {monitor_ready, monitor_event, monitor_closed};
-	struct vmcomm_backend_job *j = calloc(1, sizeof(*j));
+	struct plug *j = calloc(1, sizeof(*j));
 	int err;
 
 	if (!j)
 		return -ENOMEM;
+	j->base.free = job_free;
 	j->vm = *vm;
 	j->cb = *cb;
 	j->arg = arg;
@@ -365,25 +360,35 @@ static int kvm_attach(sd_event *event, const struct vmcomm_backend_vm *vm,
 		      const struct vmcomm_backend_callbacks *cb, void *arg,
 		      struct vmcomm_backend_job **job)
 {
-	int err = job_new(event, vm, cb, arg, job);
+	struct plug *j;
+	int err = job_new(event, vm, cb, arg, &j);
 
-	if (!err) {
-		(*job)->attach = true;
-		(*job)->dev = *dev;
-	}
-	return err;
+	if (err)
+		return err;
+	j->attach = true;
+	j->dev = *dev;
+	*job = &j->base;
+	return 0;
 }
 
 static int kvm_detach(sd_event *event, const struct vmcomm_backend_vm *vm,
 		      const struct vmcomm_backend_callbacks *cb, void *arg,
 		      struct vmcomm_backend_job **job)
 {
-	return job_new(event, vm, cb, arg, job);
+	struct plug *j;
+	int err = job_new(event, vm, cb, arg, &j);
+
+	if (!err)
+		*job = &j->base;
+	return err;
 }
 
 const struct vmcomm_backend vmcomm_backend_kvm = {
 	.name = "kvm",
 	.attach = kvm_attach,
 	.detach = kvm_detach,
-	.job_free = job_free,
+	.incoming = kvm_incoming,
+	.migrate = kvm_migrate,
+	.look = kvm_look,
+	.finish = kvm_finish,
 };

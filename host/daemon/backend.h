@@ -13,6 +13,7 @@
 #ifndef VMCOMM_DAEMON_BACKEND_H
 #define VMCOMM_DAEMON_BACKEND_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
@@ -31,12 +32,35 @@ struct vmcomm_backend_device {
 	unsigned int vectors;
 };
 
-struct vmcomm_backend_job;
+/* Where a VM is, as its hypervisor on this host sees it. */
+enum vmcomm_backend_place {
+	VMCOMM_PLACE_ENDED,	/* there is no such VM any more */
+	VMCOMM_PLACE_HERE,	/* it lives here, running or paused */
+	VMCOMM_PLACE_INCOMING,	/* a shell that waits for it, or receives it */
+	VMCOMM_PLACE_MIGRATING, /* it lives here and is being sent elsewhere */
+	VMCOMM_PLACE_MOVED,	/* stopped after a migration that the hypervisor calls complete */
+};
 
+/* What the operator may want of a migration. */
+struct vmcomm_backend_migration {
+	const char *uri;    /* where the destination takes it, in the hypervisor's own words */
+	uint64_t bandwidth; /* bytes per second; 0: the hypervisor's default */
+};
+
+/* A job of one backend begins with this. */
+struct vmcomm_backend_job {
+	void (*free)(struct vmcomm_backend_job *job);
+	void (*cancel)(struct vmcomm_backend_job *job); /* NULL: cannot be */
+};
+
+/* Those that a function does not mention may be NULL. */
 struct vmcomm_backend_callbacks {
 	void (*step)(void *arg, const char *text); /* progress for humans */
 	/* @err: 0 or negative errno; @text: why, for humans, or an empty string */
 	void (*done)(void *arg, int err, const char *text);
+	void (*listening)(void *arg, const char *uri); /* incoming */
+	void (*progress)(void *arg, uint64_t sent, uint64_t total); /* migrate: bytes */
+	void (*place)(void *arg, enum vmcomm_backend_place place);  /* look: before done */
 };
 
 struct vmcomm_backend {
@@ -56,8 +80,40 @@ struct vmcomm_backend {
 	int (*detach)(sd_event *event, const struct vmcomm_backend_vm *vm,
 		      const struct vmcomm_backend_callbacks *cb, void *arg,
 		      struct vmcomm_backend_job **job);
-	void (*job_free)(struct vmcomm_backend_job *job);
+	/*
+	 * Destination of a migration. listening() says that it may begin, with a URI (an empty one: only
+	 * the operator knows). done(0): the VM lives here; done(-EINPROGRESS): nothing waits for it;
+	 * otherwise it will not come. @listen: address to listen at; NULL: only watch, do not listen.
+	 */
+	int (*incoming)(sd_event *event, const struct vmcomm_backend_vm *vm, const char *listen,
+			const struct vmcomm_backend_callbacks *cb, void *arg,
+			struct vmcomm_backend_job **job);
+	/*
+	 * Source of a migration, the device is detached. done(0): everything is sent and the VM stands
+	 * still here; otherwise it runs on here. cancel() makes it -ECANCELED, or comes too late.
+	 */
+	int (*migrate)(sd_event *event, const struct vmcomm_backend_vm *vm,
+		       const struct vmcomm_backend_migration *how,
+		       const struct vmcomm_backend_callbacks *cb, void *arg,
+		       struct vmcomm_backend_job **job);
+	/* Where is it? Calls place(), then done(0), or only done(). */
+	int (*look)(sd_event *event, const struct vmcomm_backend_vm *vm,
+		    const struct vmcomm_backend_callbacks *cb, void *arg,
+		    struct vmcomm_backend_job **job);
+	/*
+	 * What shall become of it: stopped after a migration, it runs on here (@go_on), or is ended; with
+	 * a migration under way and @go_on, that is cancelled.
+	 */
+	int (*finish)(sd_event *event, const struct vmcomm_backend_vm *vm, bool go_on,
+		      const struct vmcomm_backend_callbacks *cb, void *arg,
+		      struct vmcomm_backend_job **job);
 };
+
+static inline void vmcomm_backend_job_free(struct vmcomm_backend_job *job)
+{
+	if (job)
+		job->free(job);
+}
 
 extern const struct vmcomm_backend vmcomm_backend_kvm;
 

@@ -2,8 +2,10 @@
 /* config.c - vmcomm.conf(5) */
 #include "config.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <ini.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +78,67 @@ static int daemon_state_dir(struct parser *p, const char *value)
 static int daemon_keeper(struct parser *p, const char *value)
 {
 	return set_path(p, &p->c->keeper, "keeper", value);
+}
+
+int config_endpoint(const char *text, struct sockaddr_storage *ss, socklen_t *len)
+{
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ss;
+	struct sockaddr_in *in = (struct sockaddr_in *)ss;
+	char host[INET6_ADDRSTRLEN + 8], *end; /* with "]:65535" */
+	uint64_t port = CONFIG_PEER_PORT;
+	const char *colon;
+
+	memset(ss, 0, sizeof(*ss));
+	if (!vmcomm_text_copy(host, sizeof(host), text[0] == '[' ? text + 1 : text))
+		return -EINVAL;
+	colon = strchr(text, ':');
+	if (text[0] == '[') {
+		end = strchr(host, ']');
+		if (!end)
+			return -EINVAL;
+		*end = 0;
+		colon = strchr(text, ']') + 1;
+	} else if (colon && !strchr(colon + 1, ':')) {
+		host[strcspn(host, ":")] = 0;
+	} else {
+		colon = "";
+	}
+	if (*colon && (*colon != ':' || vmcomm_number_parse(colon + 1, 1, 65535, &port)))
+		return -EINVAL;
+	if (inet_pton(AF_INET, host, &in->sin_addr) == 1) {
+		in->sin_family = AF_INET;
+		in->sin_port = htons((uint16_t)port);
+		*len = sizeof(*in);
+		return 0;
+	}
+	if (inet_pton(AF_INET6, host, &in6->sin6_addr) == 1) {
+		in6->sin6_family = AF_INET6;
+		in6->sin6_port = htons((uint16_t)port);
+		*len = sizeof(*in6);
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static int set_endpoint(struct parser *p, char **where, const char *name, const char *value)
+{
+	struct sockaddr_storage ss;
+	socklen_t len;
+
+	if (config_endpoint(value, &ss, &len))
+		return bad_value(p, name, value, "give a numeric address, such as 10.0.0.2, "
+				 "10.0.0.2:7416 or [fd00::2]:7416");
+	return set_string(p, where, name, value);
+}
+
+static int daemon_peer_listen(struct parser *p, const char *value)
+{
+	return set_endpoint(p, &p->c->peer_listen, "peer_listen", value);
+}
+
+static int daemon_migrate_listen(struct parser *p, const char *value)
+{
+	return set_string(p, &p->c->migrate_listen, "migrate_listen", value);
 }
 
 static int seconds(struct parser *p, const char *name, const char *value, uint32_t *where)
@@ -285,7 +348,7 @@ static int vm_user(struct parser *p, const char *value)
 
 static int host_address(struct parser *p, const char *value)
 {
-	return set_string(p, &p->host->address, "address", value);
+	return set_endpoint(p, &p->host->address, "address", value);
 }
 
 static int host_libvirt_uri(struct parser *p, const char *value)
@@ -303,6 +366,8 @@ static const struct option daemon_options[] = {
 	{"runtime_dir", daemon_runtime_dir},
 	{"state_dir", daemon_state_dir},
 	{"keeper", daemon_keeper},
+	{"peer_listen", daemon_peer_listen},
+	{"migrate_listen", daemon_migrate_listen},
 	{"attach_timeout", daemon_attach_timeout},
 	{"leave_timeout", daemon_leave_timeout},
 	{NULL, NULL},
@@ -539,5 +604,7 @@ void config_deinit(struct config *c)
 	free(c->runtime_dir);
 	free(c->state_dir);
 	free(c->keeper);
+	free(c->peer_listen);
+	free(c->migrate_listen);
 	memset(c, 0, sizeof(*c));
 }

@@ -5,12 +5,14 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "abi.h"
 #include "../common/error.h"
 
 #define CONFIG_NAME 64
 #define CONFIG_PATH 108 /* what fits into the address of a unix socket */
+#define CONFIG_PEER_PORT 7416 /* of a vmcommd for vmcommds of other hosts */
 
 struct config_group {
 	struct config_group *next;
@@ -43,9 +45,9 @@ struct config_host {
 	struct config_host *next;
 	char name[CONFIG_NAME];
 	unsigned int line;
-	char *address;
-	char *libvirt_uri;
-	char *migration_uri;
+	char *address;	     /* of its vmcommd: numeric, with or without a port */
+	char *libvirt_uri;   /* reserved for the libvirt backend */
+	char *migration_uri; /* where its hypervisor takes migrations; NULL: it says so itself */
 };
 
 struct config {
@@ -54,6 +56,8 @@ struct config {
 	char *runtime_dir;
 	char *state_dir;
 	char *keeper; /* program */
+	char *peer_listen;    /* address for vmcommds of other hosts; NULL: none */
+	char *migrate_listen; /* where a QEMU here listens for its migration; NULL: as peer_listen */
 	uint32_t attach_timeout; /* seconds */
 	uint32_t leave_timeout;
 	struct config_group *groups;
@@ -79,5 +83,14 @@ void config_deinit(struct config *c);
  */
 int config_policy_ports(const char *text, struct vmcomm_abi_policy *policy, uint32_t *count);
 int config_policy_addresses(const char *text, struct vmcomm_abi_policy *policy, uint32_t *count);
+
+/**
+ * config_endpoint() - "10.0.0.2", "10.0.0.2:7416", "fd00::2", "[fd00::2]:7416"
+ *
+ * Names are not looked up: vmcommd must not wait for a name server.
+ *
+ * Return: 0 or -EINVAL.
+ */
+int config_endpoint(const char *text, struct sockaddr_storage *ss, socklen_t *len);
 
 #endif

@@ -289,22 +289,25 @@ bool conns_next(struct conns_cursor *c, json_t *list, unsigned int max)
 
 json_t *stats_describe(const struct vm *vm)
 {
-	const struct vmcomm_abi_slot *s;
+	const struct vmcomm_abi_slot *s = NULL;
 	json_t *counters = json_object(), *reasons = json_object();
+	bool known = false;
 	uint64_t n;
 	uint32_t i;
 
-	if (vm->slot >= 0 && vm->group->region && vm->connected) {
+	if (vm->slot >= 0 && vm->group->region && vm->connected)
 		s = vmcomm_layout_slot(region_layout(vm->group->region),
 				       region_base(vm->group->region), (uint32_t)vm->slot);
-		for (i = 0; i < VMCOMM_STAT_COUNT; i++)
-			json_object_set_new(counters, vmcomm_stat_name(i),
-					    number(vmcomm_load64(&s->stat[i])));
-		for (i = 1; i < VMCOMM_REASON_COUNT; i++) {
-			n = vmcomm_load64(&s->reason[i]);
-			if (n)
-				json_object_set_new(reasons, vmcomm_reason_name(i), number(n));
-		}
+	for (i = 0; i < VMCOMM_STAT_COUNT; i++)
+		known |= vm->stat_base[i] != 0;
+	for (i = 0; (s || known) && i < VMCOMM_STAT_COUNT; i++) {
+		n = (s ? vmcomm_load64(&s->stat[i]) : 0) + vm->stat_base[i];
+		json_object_set_new(counters, vmcomm_stat_name(i), number(n));
+	}
+	for (i = 1; i < VMCOMM_REASON_COUNT; i++) {
+		n = (s ? vmcomm_load64(&s->reason[i]) : 0) + vm->reason_base[i];
+		if (n)
+			json_object_set_new(reasons, vmcomm_reason_name(i), number(n));
 	}
 	return json_pack("{s:s, s:s, s:s, s:o, s:o}", "vm", vm->name, "group", vm->group->name,
 			 "state", vm_state_name(vm), "counters", counters, "reasons", reasons);

@@ -226,6 +226,10 @@ static const char *error_name(int code)
 	case -ETIME:
 	case -ETIMEDOUT:
 		return "io.vmcomm.Timeout";
+	case -ECANCELED:
+		return "io.vmcomm.Cancelled";
+	case -EHOSTUNREACH:
+		return "io.vmcomm.Unreachable";
 	case -EOPNOTSUPP:
 		return "io.vmcomm.NotSupported";
 	default:

@@ -12,6 +12,7 @@
 #include "control.h"
 #include "log.h"
 #include "manager.h"
+#include "migrate.h"
 
 #define CONFIG_FILE VMCOMM_SYSCONFDIR "/vmcomm/vmcomm.conf"
 
@@ -115,6 +116,10 @@ int main(int argc, char **argv)
 		err = control_init(&control, &m, path, &e);
 		umask(0022);
 	}
+	if (!err && m.config.peer_listen)
+		err = peer_server_init(&m.peers, &m, m.config.peer_listen, incoming_accepted, &e);
+	if (!err)
+		migrate_resume(&m);
 	if (err) {
 		log_error("%s", e.text[0] ? e.text : strerror(-err));
 	} else {
@@ -125,6 +130,7 @@ int main(int argc, char **argv)
 		sd_notify(0, "STOPPING=1");
 	}
 	control_free(control);
+	peer_server_free(m.peers);
 	manager_deinit(&m);
 	sd_event_unref(event);
 	return err < 0 ? 1 : 0;

@@ -25,6 +25,7 @@
 #include "backend.h"
 #include "config.h"
 #include "region.h"
+#include "reason.h"
 #include "../common/error.h"
 #include "../common/host-id.h"
 #include "../common/key.h"
@@ -88,6 +89,19 @@ struct vm {
 	bool refused;		 /* its key is not the group's */
 	char problem[512];
 	struct op *op;
+	/* migration; see migrate.h */
+	bool incoming;	  /* is to come from another host: no slot, not attached by others */
+	struct incoming *in;
+	struct migration *move;
+	struct {
+		char host[CONFIG_NAME]; /* empty: it does not move */
+		char id[33];
+		bool attached; /* before it began */
+		bool sent;     /* the memory is: it belongs to the other host */
+	} moving;
+	/* what earlier occupied slots counted, on this host or another */
+	uint64_t stat_base[VMCOMM_STATS_MAX];
+	uint64_t reason_base[VMCOMM_REASONS_MAX];
 };
 
 struct manager {
@@ -101,6 +115,7 @@ struct manager {
 	uint32_t host_id_len;
 	bool loading;
 	int lock_fd;
+	struct peer_server *peers;
 };
 
 /* manager.c */
@@ -137,6 +152,12 @@ int vm_admit(struct vm *vm, struct vmcomm_error *e);
 void vm_row(const struct vm *vm, uint32_t state, struct vmcomm_location *row);
 int vm_set_state(struct vm *vm, uint32_t state);
 void vm_lost_slot(struct vm *vm);
+/* Give back a slot that no QEMU has taken. Return: 0 or negative errno. */
+int vm_withdraw(struct vm *vm);
+/* Is something going on that a command must not disturb? Return: 0; -EBUSY and @e. */
+int vm_idle(const struct vm *vm, struct vmcomm_error *e);
+/* A counter that only grows. */
+bool vm_stat_counts(unsigned int stat);
 int vm_socket_path(const struct vm *vm, char *buf, size_t size);
 void vm_link(const struct vm *vm);
 void vm_unlink(const struct vm *vm);
@@ -146,6 +167,9 @@ json_t *vm_describe(const struct vm *vm);
 /* state.c */
 int state_save(struct manager *m);
 int state_load(struct manager *m, struct vmcomm_error *e);
+/* Counters of a VM up to now, as JSON for the state file and for another host. */
+json_t *state_counters(const struct vm *vm);
+void state_counters_load(struct vm *vm, json_t *o); /* what is no such thing counts as 0 */
 
 /* op.c: attach, detach and remove, which take time */
 struct op;

@@ -12,6 +12,7 @@
 #include "control.h"
 #include "interface.h"
 #include "log.h"
+#include "migrate.h"
 
 #define CONNS_BATCH 64
 #define CONNS_ONCE  1000 /* in one reply, when no more than one is wanted */
@@ -237,7 +238,8 @@ static void vm_fill(struct vm *vm, json_t *params, struct vmcomm_error *e)
 	const char *uuid = get_string(params, "uuid", false, e);
 	uint64_t random[2] = {manager_random(), manager_random()};
 
-	get_addresses(params, vm, e);
+	if (!vm->incoming || json_object_get(params, "addresses"))
+		get_addresses(params, vm, e);
 	get_text(params, "qmp", vm->qmp, sizeof(vm->qmp), e);
 	get_text(params, "bus", vm->bus, sizeof(vm->bus), e);
 	get_text(params, "user", vm->user, sizeof(vm->user), e);
@@ -264,7 +266,8 @@ static void do_vm_add(struct client *c, json_t *params, struct vmcomm_error *e)
 	const char *name = get_string(params, "name", true, e);
 	const char *group = get_string(params, "group", true, e);
 	uint8_t key[VMCOMM_KEY_SIZE];
-	bool has_key = get_key(params, key, e), created = false;
+	bool has_key = get_key(params, key, e), created = false, old = false;
+	bool incoming = json_is_true(json_object_get(params, "incoming"));
 	struct group *g = NULL;
 	struct vm *vm = NULL;
 
@@ -282,20 +285,41 @@ static void do_vm_add(struct client *c, json_t *params, struct vmcomm_error *e)
 	}
 	if (key_check(g, name, key, e))
 		goto out;
-	if (vm_new(m, name, g, ORIGIN_COMMAND, &vm, e))
+	if (incoming && !json_is_string(json_object_get(params, "qmp"))) {
+		vmcomm_error_set(e, -EINVAL, "vm add --incoming needs --qmp: vmcommd must see when the "
+				 "vm runs");
 		goto out;
+	}
+	/* One that left this host may come back. */
+	vm = incoming ? vm_find(m, name) : NULL;
+	old = vm && vm->group == g && !vm->connected && !vm->move && !vm->op &&
+	      (vm->incoming || !vm->wanted);
+	if (old)
+		incoming_abort(vm);
+	else if (vm_new(m, name, g, ORIGIN_COMMAND, &vm, e))
+		goto out;
+	vm->incoming = incoming;
+	if (old) {
+		vm->addr_count = 0;
+		vm_withdraw(vm);
+	}
+	if (incoming)
+		vm->wanted = false;
 	vm_fill(vm, params, e);
-	if (!e->code)
+	if (!e->code && !incoming)
 		vm_admit(vm, e);
 out:
 	vmcomm_key_wipe(key);
 	if (!e->code) {
 		state_save(m);
-		log_info("vm %s: member of group %s", vm->name, g->name);
+		log_info("vm %s: %s of group %s", vm->name,
+			 incoming ? "is to come in as a member" : "member", g->name);
+		if (incoming)
+			incoming_watch(vm);
 		client_reply(c, json_pack("{s:o}", "vm", vm_describe(vm)));
 		return;
 	}
-	if (vm) {
+	if (vm && !old) {
 		vm_unlink(vm);
 		vm_free(vm);
 	}
@@ -370,6 +394,16 @@ static void start_op(struct client *c, struct vm *vm, enum op_kind kind, struct 
 		vmcomm_error_set(e, -ENOMEM, "out of memory");
 		return;
 	}
+	/* A VM that is still to come may be removed: nothing has begun. */
+	if (vm_idle(vm, e) && !(kind == OP_REMOVE && vm->incoming && !vm->op)) {
+		free(w);
+		return;
+	}
+	memset(e, 0, sizeof(*e));
+	if (vm->incoming) {
+		incoming_abort(vm);
+		vm->incoming = false;
+	}
 	w->c = c;
 	w->m = client_manager(c);
 	snprintf(w->vm, sizeof(w->vm), "%s", vm->name);
@@ -419,6 +453,84 @@ static void do_vm_remove(struct client *c, json_t *params, struct vmcomm_error *
 	vmcomm_key_wipe(key);
 	if (!e->code)
 		start_op(c, vm, OP_REMOVE, e);
+}
+
+/* -- migration -- */
+
+struct move_wait {
+	struct client *c;
+	struct migration *mg;
+};
+
+static void move_event(void *arg, json_t *event)
+{
+	struct move_wait *w = arg;
+
+	client_continue(w->c, json_pack("{s:O}", "event", event));
+}
+
+static void move_done(void *arg, const struct vmcomm_error *e, json_t *result)
+{
+	struct move_wait *w = arg;
+
+	if (e->code)
+		client_fail(w->c, e);
+	else
+		client_reply(w->c, json_pack("{s:O}", "result", result));
+	free(w);
+}
+
+static void move_lost(void *arg)
+{
+	struct move_wait *w = arg;
+
+	migrate_forget_caller(w->mg);
+	free(w);
+}
+
+static const struct migrate_callbacks move_cbs = {move_event, move_done};
+
+static void do_vm_migrate(struct client *c, json_t *params, struct vmcomm_error *e)
+{
+	struct migrate_options o = {0};
+	struct vm *vm = need_vm(c, params, e);
+	struct move_wait *w;
+
+	o.host = get_string(params, "host", true, e);
+	o.bandwidth = get_number(params, "bandwidth", 1ULL << 40, e);
+	o.timeout = (unsigned int)get_number(params, "timeout", 86400, e);
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		vmcomm_error_set(e, -ENOMEM, "out of memory");
+	else
+		w->c = c;
+	if (e->code || migrate_start(vm, &o, &move_cbs, w, &w->mg, e))
+		free(w);
+	else
+		client_busy(c, w, move_lost, NULL);
+}
+
+static void do_vm_find(struct client *c, json_t *params, struct vmcomm_error *e)
+{
+	struct vm *vm = need_vm(c, params, e);
+	struct move_wait *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		vmcomm_error_set(e, -ENOMEM, "out of memory");
+	else
+		w->c = c;
+	if (e->code || migrate_find(vm, &move_cbs, w, &w->mg, e))
+		free(w);
+	else
+		client_busy(c, w, move_lost, NULL);
+}
+
+static void do_vm_migrate_cancel(struct client *c, json_t *params, struct vmcomm_error *e)
+{
+	struct vm *vm = need_vm(c, params, e);
+
+	if (!e->code && !migrate_cancel(vm, e))
+		client_reply(c, json_object());
 }
 
 /* -- what the guests show -- */
@@ -543,6 +655,9 @@ static const struct {
 	{"io.vmcomm.VmAttach", do_vm_attach},
 	{"io.vmcomm.VmDetach", do_vm_detach},
 	{"io.vmcomm.VmRemove", do_vm_remove},
+	{"io.vmcomm.VmMigrate", do_vm_migrate},
+	{"io.vmcomm.VmMigrateCancel", do_vm_migrate_cancel},
+	{"io.vmcomm.VmFind", do_vm_find},
 	{"io.vmcomm.ConnList", do_conn_list},
 	{"io.vmcomm.Stats", do_stats},
 	{"org.varlink.service.GetInfo", do_service_info},

@@ -68,8 +68,7 @@ static void again_soon(struct op *op, uint64_t usec)
 
 static void op_free(struct op *op)
 {
-	if (op->job)
-		op->vm->group->m->backend->job_free(op->job);
+	vmcomm_backend_job_free(op->job);
 	op->vm->op = NULL;
 	sd_event_source_disable_unref(op->timer);
 	free(op);
@@ -118,7 +117,7 @@ static void plug_done(void *arg, int err, const char *text)
 		finish(op, backend_error(err), "vm '%s': cannot plug the device in: %s", op->vm->name, text);
 	else
 		guest_wait(op);
-	op->vm->group->m->backend->job_free(op->job);
+	vmcomm_backend_job_free(op->job);
 	op->job = NULL;
 }
 
@@ -132,7 +131,8 @@ static void backend_vm(const struct vm *vm, struct vmcomm_backend_vm *out)
 
 static int attach_begin(struct op *op, struct vmcomm_error *e)
 {
-	static const struct vmcomm_backend_callbacks cbs = {job_step, plug_done};
+	static const struct vmcomm_backend_callbacks cbs = {.step = job_step,
+							       .done = plug_done};
 	struct vm *vm = op->vm;
 	struct manager *m = vm->group->m;
 	struct vmcomm_backend_device dev;
@@ -150,6 +150,9 @@ static int attach_begin(struct op *op, struct vmcomm_error *e)
 	op->slot = (uint32_t)vm->slot;
 	if (vm->connected) {
 		step(op, "has its device already, in slot %d", vm->slot);
+		/* A vmcommd that was killed may have asked it to leave. */
+		if (vm->group->table.slot[vm->slot].state == VMCOMM_SLOT_LEAVING)
+			vm_set_state(vm, VMCOMM_SLOT_LIVE);
 		guest_wait(op);
 		return 0;
 	}
@@ -205,13 +208,14 @@ static void unplug_done(void *arg, int err, const char *text)
 		detach_failed(op, backend_error(err), text);
 	else
 		release_wait(op);
-	op->vm->group->m->backend->job_free(op->job);
+	vmcomm_backend_job_free(op->job);
 	op->job = NULL;
 }
 
 static void unplug_begin(struct op *op)
 {
-	static const struct vmcomm_backend_callbacks cbs = {job_step, unplug_done};
+	static const struct vmcomm_backend_callbacks cbs = {.step = job_step,
+							       .done = unplug_done};
 	struct vm *vm = op->vm;
 	struct manager *m = vm->group->m;
 	struct vmcomm_backend_vm bvm;
@@ -236,17 +240,16 @@ static int detach_begin(struct op *op, struct vmcomm_error *e)
 {
 	struct vm *vm = op->vm;
 	struct manager *m = vm->group->m;
-	int err;
+	int err, slot;
 
 	if (vm->slot < 0 || !vm->connected) {
 		if (vm->slot >= 0) {
-			err = region_slot_close(vm->group->region, (uint32_t)vm->slot);
+			slot = vm->slot;
+			err = vm_withdraw(vm);
 			if (err)
 				return vmcomm_error_set(e, err, "vm '%s': slot %d does not close: %s",
-							vm->name, vm->slot, strerror(-err));
-			step(op, "slot %d is free again", vm->slot);
-			vm->group->table.slot[vm->slot].state = VMCOMM_SLOT_FREE;
-			vm_lost_slot(vm);
+							vm->name, slot, strerror(-err));
+			step(op, "slot %d is free again", slot);
 		}
 		vm->wanted = false;
 		state_save(m);

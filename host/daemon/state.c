@@ -39,19 +39,91 @@ static json_t *group_to_json(const struct group *g)
 			 policy);
 }
 
+static json_t *counters_to_json(const uint64_t *base, unsigned int n,
+				const char *(*name)(uint32_t nr))
+{
+	json_t *o = json_object();
+	unsigned int i;
+
+	for (i = 0; i < n; i++)
+		if (base[i])
+			json_object_set_new(o, name(i), json_integer((json_int_t)(base[i] & INT64_MAX)));
+	return o;
+}
+
+json_t *state_counters(const struct vm *vm)
+{
+	return json_pack("{s:o, s:o}", "stats",
+			 counters_to_json(vm->stat_base, VMCOMM_STAT_COUNT, vmcomm_stat_name),
+			 "reasons",
+			 counters_to_json(vm->reason_base, VMCOMM_REASON_COUNT, vmcomm_reason_name));
+}
+
+static void counters_from_json(json_t *o, uint64_t *base, unsigned int n,
+			       const char *(*name)(uint32_t nr))
+{
+	unsigned int i;
+	json_int_t v;
+
+	for (i = 0; i < n; i++) {
+		v = json_integer_value(json_object_get(o, name(i)));
+		base[i] = v > 0 ? (uint64_t)v : 0;
+	}
+}
+
+void state_counters_load(struct vm *vm, json_t *o)
+{
+	counters_from_json(json_object_get(o, "stats"), vm->stat_base, VMCOMM_STAT_COUNT,
+			   vmcomm_stat_name);
+	counters_from_json(json_object_get(o, "reasons"), vm->reason_base, VMCOMM_REASON_COUNT,
+			   vmcomm_reason_name);
+}
+
+static void vm_migration_to_json(const struct vm *vm, json_t *o)
+{
+	if (vm->incoming)
+		json_object_set_new(o, "incoming", json_true());
+	if (vm->moving.host[0])
+		json_object_set_new(o, "moving",
+				    json_pack("{s:s, s:s, s:b, s:b}", "host", vm->moving.host, "id",
+					      vm->moving.id, "attached", vm->moving.attached, "sent",
+					      vm->moving.sent));
+	json_object_set_new(o, "counters", state_counters(vm));
+}
+
+static void vm_migration_from_json(struct vm *vm, json_t *o)
+{
+	json_t *moving = json_object_get(o, "moving");
+	const char *host, *id;
+	int attached, sent;
+
+	vm->incoming = json_is_true(json_object_get(o, "incoming"));
+	state_counters_load(vm, json_object_get(o, "counters"));
+	if (json_unpack(moving, "{s:s, s:s, s:b, s:b}", "host", &host, "id", &id, "attached",
+			&attached, "sent", &sent) ||
+	    !vmcomm_name_valid(host) ||
+	    !vmcomm_text_copy(vm->moving.id, sizeof(vm->moving.id), id))
+		return;
+	vmcomm_text_copy(vm->moving.host, sizeof(vm->moving.host), host);
+	vm->moving.attached = attached;
+	vm->moving.sent = sent;
+}
+
 static json_t *vm_to_json(const struct vm *vm)
 {
 	char text[VMCOMM_ADDR_STRLEN];
-	json_t *addrs = json_array();
+	json_t *o, *addrs = json_array();
 	uint32_t i;
 
 	for (i = 0; i < vm->addr_count; i++)
 		json_array_append_new(addrs, json_string(vmcomm_addr_format(vm->addr[i], text)));
-	return json_pack("{s:s, s:s, s:b, s:s, s:b, s:o, s:s, s:s, s:s, s:b}", "name", vm->name,
-			 "group", vm->group->name, "config", vm->origin == ORIGIN_CONFIG, "uuid",
-			 vmcomm_uuid_format(vm->uuid, text), "uuid_given", vm->uuid_given,
-			 "addresses", addrs, "qmp", vm->qmp, "bus", vm->bus, "user", vm->user,
-			 "wanted", vm->wanted);
+	o = json_pack("{s:s, s:s, s:b, s:s, s:b, s:o, s:s, s:s, s:s, s:b}", "name", vm->name, "group",
+		      vm->group->name, "config", vm->origin == ORIGIN_CONFIG, "uuid",
+		      vmcomm_uuid_format(vm->uuid, text), "uuid_given", vm->uuid_given, "addresses",
+		      addrs, "qmp", vm->qmp, "bus", vm->bus, "user", vm->user, "wanted",
+		      vm->wanted);
+	vm_migration_to_json(vm, o);
+	return o;
 }
 
 static int write_file(const char *dir, json_t *root)
@@ -181,6 +253,7 @@ static int vm_from_json(struct manager *m, json_t *o, struct vmcomm_error *e)
 		if (!vm->uuid_given)
 			vmcomm_uuid_parse(uuid, vm->uuid);
 		vm->wanted = wanted;
+		vm_migration_from_json(vm, o);
 		return 0;
 	}
 	if (config)
@@ -197,7 +270,8 @@ static int vm_from_json(struct manager *m, json_t *o, struct vmcomm_error *e)
 			goto bad;
 		vm->addr_count++;
 	}
-	if (vmcomm_uuid_parse(uuid, vm->uuid) || !vm->addr_count ||
+	vm_migration_from_json(vm, o);
+	if (vmcomm_uuid_parse(uuid, vm->uuid) || (!vm->addr_count && !vm->incoming) ||
 	    !vmcomm_text_copy(vm->qmp, sizeof(vm->qmp), qmp) ||
 	    !vmcomm_text_copy(vm->bus, sizeof(vm->bus), bus) ||
 	    !vmcomm_text_copy(vm->user, sizeof(vm->user), user))

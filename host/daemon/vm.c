@@ -10,6 +10,7 @@
 #include "../common/addr.h"
 #include "log.h"
 #include "manager.h"
+#include "migrate.h"
 
 struct vm *vm_find(struct manager *m, const char *name)
 {
@@ -64,6 +65,8 @@ void vm_free(struct vm *vm)
 	struct manager *m = vm->group->m;
 	struct vm **at;
 
+	migrate_abort(vm);
+	incoming_abort(vm);
 	op_abort(vm);
 	for (at = &m->vms; *at; at = &(*at)->next)
 		if (*at == vm) {
@@ -193,9 +196,34 @@ int vm_admit(struct vm *vm, struct vmcomm_error *e)
 	return 0;
 }
 
+bool vm_stat_counts(unsigned int stat)
+{
+	return stat != VMCOMM_STAT_CONN_OPEN && stat != VMCOMM_STAT_PAIRS_UP &&
+	       stat != VMCOMM_STAT_LEAVE_US && stat != VMCOMM_STAT_HEAP_CHUNKS &&
+	       stat != VMCOMM_STAT_HEAP_USED;
+}
+
+/* The next occupied slot begins to count at 0; the VM goes on from here. */
+static void keep_counters(struct vm *vm)
+{
+	const struct vmcomm_abi_slot *s;
+	unsigned int i;
+
+	if (vm->slot < 0 || !vm->group->region || !vm->connected)
+		return;
+	s = vmcomm_layout_slot(region_layout(vm->group->region), region_base(vm->group->region),
+			       (uint32_t)vm->slot);
+	for (i = 0; i < VMCOMM_STAT_COUNT; i++)
+		if (vm_stat_counts(i))
+			vm->stat_base[i] += vmcomm_load64(&s->stat[i]) & INT64_MAX;
+	for (i = 0; i < VMCOMM_REASON_COUNT; i++)
+		vm->reason_base[i] += vmcomm_load64(&s->reason[i]) & INT64_MAX;
+}
+
 /* Its QEMU let go of the slot, which is now in quarantine. */
 void vm_lost_slot(struct vm *vm)
 {
+	keep_counters(vm);
 	vm->slot = -1;
 	vm->connected = false;
 	vm->qemu_pid = 0;
@@ -204,12 +232,45 @@ void vm_lost_slot(struct vm *vm)
 	vm_unlink(vm);
 }
 
+int vm_withdraw(struct vm *vm)
+{
+	int err = 0;
+
+	if (vm->slot < 0 || vm->connected)
+		return 0;
+	if (vm->group->region)
+		err = region_slot_close(vm->group->region, (uint32_t)vm->slot);
+	if (err)
+		return err;
+	vm->group->table.slot[vm->slot].state = VMCOMM_SLOT_FREE;
+	vm_lost_slot(vm);
+	return 0;
+}
+
+int vm_idle(const struct vm *vm, struct vmcomm_error *e)
+{
+	if (vm->move)
+		return vmcomm_error_set(e, -EBUSY, "vm '%s' is being migrated: wait for the end, or "
+					"cancel it (vmcommctl migrate --cancel %s)", vm->name, vm->name);
+	if (vm->incoming)
+		return vmcomm_error_set(e, -EBUSY, "vm '%s' is still to come from another host: it is "
+					"attached as soon as it runs here", vm->name);
+	if (vm->op)
+		return vmcomm_error_set(e, -EBUSY, "vm '%s': another operation is going on: wait for "
+					"it to end", vm->name);
+	return 0;
+}
+
 const char *vm_state_name(const struct vm *vm)
 {
 	const struct group *g = vm->group;
 
 	if (vm->refused)
 		return "refused";
+	if (vm->moving.host[0])
+		return "migrating";
+	if (vm->incoming)
+		return "incoming";
 	if (vm->slot < 0 || !g->region)
 		return vm->wanted ? "no-slot" : "detached";
 	if (!vm->connected)
@@ -285,6 +346,8 @@ json_t *vm_describe(const struct vm *vm)
 				describe_guest(vm, o);
 		}
 	}
+	if (vm->moving.host[0])
+		json_object_set_new(o, "migrates_to", json_string(vm->moving.host));
 	if (vm->problem[0])
 		json_object_set_new(o, "problem", json_string(vm->problem));
 	return o;

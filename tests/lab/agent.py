@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Host side of the guest agent (guest_side/agent.c has the protocol): commands in a guest."""
 
+import contextlib
 import itertools
 import re
 import signal as signals
@@ -186,17 +187,39 @@ class Agent:
         self._ids = itertools.count(1)
         self._jobs = {}
         self._synced = set()
-        self._sock = None
+        self._sock = self._reader = None
         self._send_lock = threading.Lock()
         self._buffer = bytearray()
         self._hunting = True
 
     def connect(self, path, alive, timeout=30):
         """Connect to QEMU's socket PATH; alive() must raise when QEMU is dead."""
-        sock = connect(path, alive, timeout)
+        self._start(connect(path, alive, timeout))
+
+    def _start(self, sock):
         self._sock = sock
-        threading.Thread(target=self._read, args=(sock,), daemon=True,
-                         name=f"agent {self.name}").start()
+        self._reader = threading.Thread(target=self._read, args=(sock,), daemon=True,
+                                        name=f"agent {self.name}")
+        self._reader.start()
+
+    @contextlib.contextmanager
+    def held(self):
+        """Nothing is on its way to the guest, and nothing is sent: it may change its QEMU."""
+        self.sync()
+        with self._send_lock:
+            yield
+
+    def hand_over(self, sock, end_old):
+        """The guest went to another QEMU, whose agent socket is SOCK. Call it while held().
+
+        end_old   ends the old QEMU: what it still had for us is read first
+        """
+        old, reader = self._sock, self._reader
+        self._sock = sock
+        end_old()
+        reader.join()
+        old.close()
+        self._start(sock)
 
     def expect_reboot(self):
         """The guest's present life ends: commands fail, bytes are skipped up to the next hello."""

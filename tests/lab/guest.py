@@ -3,12 +3,31 @@
 
 import contextlib
 import signal
+import threading
 import time
 
 from . import accel, initramfs, net as nets, parking, qemu
-from .agent import POWER_OFF, POWER_REBOOT, Agent
+from .agent import POWER_OFF, POWER_REBOOT, Agent, connect
 from .errors import KernelComplaint, LabError
 from .kmsg import KernelLog
+
+
+class Receiver:
+    """A QEMU that waits for a guest (made by Guest.receiver)."""
+
+    def __init__(self, process, net, nic, files, agent):
+        self.qemu, self.net, self.nic, self.files, self.agent = process, net, nic, files, agent
+
+    def has_it(self):
+        """Whether the guest lives in it."""
+        try:
+            return self.qemu.qmp("query-status")["status"] != "inmigrate"
+        except LabError:
+            return False
+
+    def close(self):
+        self.qemu.kill()
+        self.agent.close()
 
 
 class Guest:
@@ -50,6 +69,9 @@ class Guest:
             self.ip6 = f"{nets.PREFIX6}:{number:x}"
             self._nic = {"tap": tap, "mac": self.mac, "vhost": net.vhost}
             self._words += [f"lab.ip={self.ip4}/24", f"lab.ip6={self.ip6}/64"]
+            self._number, self._taps = number, {net: tap}
+        if machine.disk:
+            self._words.append("lab.disk")
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -58,26 +80,70 @@ class Guest:
 
         extra   more QEMU arguments, for example ["-incoming", "defer"]
         """
+        self._begin = time.monotonic()
+        self._stopped = self._last_words_read = False
+        self.qemu, self._files = self._start_qemu(self.net, self._nic, extra)
+        self.console = self._files["console"]
+        self._agent = Agent(self.name, self.log.add, self._commands)
+
+    def _start_qemu(self, net, nic, extra):
         self._launches += 1
         run = self.lab.directory / f"{self.name}.{self._launches}"
         files = {"agent": f"{run}.agent", "qmp": f"{run}.qmp",
                  "console": self.lab.logs / f"{self.name}.console.{self._launches}.log"}
-        args = self.command_line(files) + list(extra)
-        if self.net:
-            args = self.net.enter(args)
-        self._begin = time.monotonic()
-        self._stopped = self._last_words_read = False
-        self.console = files["console"]
-        self.qemu = qemu.Qemu(self.name, args, self.lab.logs / f"{self.name}.qemu.log",
-                              self.lab.undertaker)
-        self._agent = Agent(self.name, self.log.add, self._commands)
-        self._files = files
+        args = self.command_line(files, nic) + list(extra)
+        if net:
+            args = net.enter(args)
+        log = self.lab.logs / f"{self.name}.qemu{'' if self._launches == 1 else self._launches}.log"
+        return qemu.Qemu(self.name, args, log, self.lab.undertaker), files
 
-    def command_line(self, files):
+    # -- migration -------------------------------------------------------------------------------
+
+    def receiver(self, net, extra=()):
+        """A second QEMU for this guest, on NET, that waits for it (-incoming defer). See moving()."""
+        if net not in self._taps:
+            self._taps[net] = net.add_tap(self._number)[1]
+        nic = self._nic | {"tap": self._taps[net], "vhost": net.vhost}
+        process, files = self._start_qemu(net, nic, ["-incoming", "defer", *extra])
+        process.open_monitor(files["qmp"])
+        return Receiver(process, net, nic, files, connect(files["agent"], process.must_live, 30))
+
+    @contextlib.contextmanager
+    def moving(self, receiver, device="vmcomm0"):
+        """Around a migration into RECEIVER by somebody else (vmcommd): commands wait meanwhile.
+
+        If the guest runs in the receiver at the block's end, that is its QEMU from then on, and the
+        old one is killed if it has not ended. Otherwise the receiver is killed. Jobs go on either way.
+        """
+        parker = threading.Thread(target=self._park, args=(self.qemu, device), daemon=True)
+        with self._agent.held():
+            parker.start()
+            try:
+                yield
+            finally:
+                if receiver.has_it():
+                    old, self.qemu = self.qemu, receiver.qemu
+                    self.net, self._nic, self._files = receiver.net, receiver.nic, receiver.files
+                    self.console = receiver.files["console"]
+                    self._agent.hand_over(receiver.agent, old.kill)
+                else:
+                    receiver.close()
+
+    def _park(self, process, device):
+        """What unplugging() does, for a device that may go at any time."""
+        if self.lab.accel != "tcg":
+            return
+        events, descriptors = len(process.qmp.events), parking.eventfds(process)
+        with contextlib.suppress(LabError, OSError):
+            process.qmp.wait_event("DEVICE_DELETED", 600, since=events, device=device)
+            parking.fill(process, descriptors)
+
+    def command_line(self, files, nic=None):
         """QEMU's arguments; files has the paths of agent, qmp and console."""
+        image = initramfs.build(self.kernel, bool(self.machine.disk))
         return qemu.command_line(self.name, self.machine, accel.arguments(self.lab.accel),
-                                 self.kernel.boot_image(), initramfs.build(self.kernel), files,
-                                 self._nic, self._words)
+                                 self.kernel.boot_image(), image, files, nic or self._nic,
+                                 self._words)
 
     def connect(self):
         """Connect to monitor and agent. Called by wait_ready."""

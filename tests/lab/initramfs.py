@@ -15,14 +15,17 @@ _BUSYBOX = Path("/bin/busybox")
 
 # What must be there before the host's root (with all other modules) is mounted.
 _MODULES = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay", "virtio_net"]
+# The same for a guest with its root on a disk (rootdisk.py).
+_DISK_MODULES = ["virtio_pci", "virtio_console", "virtio_blk", "ext4", "overlay", "virtio_net"]
 
 
-def build(kernel):
+def build(kernel, disk=False):
     """Path of the (cached) initramfs for KERNEL."""
     if not _BUSYBOX.exists():
         raise LabError("no /bin/busybox: apt-get install busybox-static")
     agent_file = agent()
-    modules = kernels.module_files(kernel, _MODULES) if kernel.modular else []
+    names = _DISK_MODULES if disk else _MODULES
+    modules = kernels.module_files(kernel, names) if kernel.modular else []
     stamps = "".join(f"{p} {p.stat().st_size} {p.stat().st_mtime_ns}\n" for p in modules)
     key = cache.digest(kernel.release, _INIT, agent_file, Path(__file__), stamps,
                        str(_BUSYBOX.stat().st_mtime_ns))

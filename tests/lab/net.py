@@ -6,6 +6,8 @@
 	    |              |                |
 	  tap1 ---------- br0 ---------- 10.77.0.254, fd77::254
 	          (network namespace)
+
+Two of them can be two hosts: a trunk joins their bridges to one network, each has its own address.
 """
 
 import json
@@ -34,11 +36,14 @@ class Net:
     vhost      whether guests' NICs use vhost-net
     """
 
-    def __init__(self, name, vhost, undertaker):
+    def __init__(self, name, vhost, undertaker, trunk=None):
         self.name = name
         self.vhost = vhost
-        self.ip4 = f"{PREFIX4}.254"
-        self.ip6 = f"{PREFIX6}:254"
+        self._first = trunk._first if trunk else self
+        self._members = self._first._members + 1 if trunk else 1
+        self._first._members = self._members
+        self.ip4 = f"{PREFIX4}.{255 - self._members}"
+        self.ip6 = f"{PREFIX6}:{255 - self._members}"
         self._count = 0
         undertaker.netns(name)
         _ip("netns", "add", name)
@@ -51,19 +56,30 @@ class Net:
             f"addr add {self.ip4}/24 dev br0",
             f"addr add {self.ip6}/64 dev br0 nodad",
         ]))
+        if trunk:
+            port = f"trunk{self._members}"
+            _ip("link", "add", port, "netns", name, "type", "veth", "peer", "name", port, "netns",
+                self._first.name)
+            for side in name, self._first.name:
+                _ip("-n", side, "link", "set", port, "master", "br0", "up")
 
-    def add_tap(self):
-        """A new tap on the bridge. Returns (number, device name)."""
-        self._count += 1
-        if self._count > 200:
+    def add_tap(self, number=None):
+        """A new tap on the bridge. Returns (number, device name).
+
+        number   of a guest that has a tap on another Net of the trunk, and comes here
+        """
+        if number is None:
+            self._first._count += 1
+            number = self._first._count
+        if number > 200:
             raise LabError("a Net holds at most 200 guests")
-        tap = f"tap{self._count}"
+        tap = f"tap{number}"
         _ip("-n", self.name, "-batch", "-", input="\n".join([
             f"tuntap add {tap} mode tap",
             f"link set {tap} addrgenmode none",
             f"link set {tap} master br0 up",
         ]))
-        return self._count, tap
+        return number, tap
 
     def enter(self, command):
         """COMMAND (a list) prefixed so that it runs in this namespace, as the same process."""

@@ -19,6 +19,7 @@ class Machine:
     plug_slots      hotplug slots kept free for ivshmem (q35: root ports, 1 GiB window each)
     append          extra words for the kernel's command line
     extra           extra QEMU arguments, as a list
+    disk            path of a root disk (lab.rootdisk) instead of the host's root: it can migrate
     """
 
     smp: int = 1
@@ -27,6 +28,7 @@ class Machine:
     plug_slots: int = 2
     append: str = ""
     extra: list = field(default_factory=list)
+    disk: str = ""
 
 
 # No word here makes the guest's network or scheduler slower or faster than a stock boot; they
@@ -60,8 +62,14 @@ def command_line(name, machine, accel, kernel_image, initramfs, files, nic=None,
             "-chardev", f"socket,id=agent,path={files['agent']},server=on,wait=off",
             "-device", "virtio-serial-pci,max_ports=4",
             "-device", "virtserialport,chardev=agent,name=vmlab.agent",
-            "-qmp", f"unix:{files['qmp']},server=on,wait=off",
-            "-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap"]
+            "-qmp", f"unix:{files['qmp']},server=on,wait=off"]
+    if machine.disk:
+        # Two QEMUs have it open while a guest migrates; nobody writes.
+        args += ["-drive", f"file={machine.disk},if=none,id=root,format=raw,readonly=on,"
+                           "file.locking=off", "-device", "virtio-blk-pci,drive=root"]
+    else:
+        args += ["-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,"
+                            "multidevs=remap"]
     if nic:
         vhost = "on" if nic["vhost"] else "off"
         args += ["-netdev", f"tap,id=net0,ifname={nic['tap']},script=no,downscript=no,vhost={vhost}",

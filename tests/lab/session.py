@@ -42,11 +42,14 @@ class Lab:
         # SIGTERM (a runner's time limit) ends the lab like Ctrl-C.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
-    def net(self):
-        """A new network (lab.net.Net). Guests on it reach each other and host processes in it."""
+    def net(self, trunk=None):
+        """A new network (lab.net.Net). Guests on it reach each other and host processes in it.
+
+        trunk   a Net that it is joined with, as the networks of two hosts are
+        """
         self._nets += 1
         vhost = self.accel == "kvm" and nets.vhost_works()
-        return nets.Net(f"{self.directory.name}-{self._nets}", vhost, self.undertaker)
+        return nets.Net(f"{self.directory.name}-{self._nets}", vhost, self.undertaker, trunk)
 
     def guest(self, name="guest", *, net=None, kernel=None, wait=True, **machine):
         """A new guest, booted.

@@ -17,11 +17,13 @@ class Daemon:
     """vmcommd in DIRECTORY (sockets below it must be short: keep it in /tmp).
 
     build   the build directory with host/vmcommd, host/vmcomm-keeper and cli/vmcommctl
-    config  more lines for its configuration
+    config  more lines for its configuration, the first ones in [daemon]
+    prefix  words that go before its command line, such as those of nsenter
     """
 
-    def __init__(self, build, directory, config="", backend="kvm", attach_timeout=60):
+    def __init__(self, build, directory, config="", backend="kvm", attach_timeout=60, prefix=()):
         self.build, self.dir = str(build), str(directory)
+        self.prefix = list(prefix)
         self.config = self.path("vmcomm.conf")
         self.socket = self.path("run/vmcommd.sock")
         self.log_path = self.path("vmcommd.log")
@@ -37,7 +39,8 @@ class Daemon:
 
     def start(self, expect_up=True):
         with open(self.log_path, "a", encoding="utf-8") as log:
-            self.proc = subprocess.Popen([f"{self.build}/host/vmcommd", "--config", self.config],
+            self.proc = subprocess.Popen([*self.prefix, f"{self.build}/host/vmcommd", "--config",
+                                          self.config],
                                          stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if expect_up:
             wait_for(lambda: self.proc.poll() is not None or self.answers())

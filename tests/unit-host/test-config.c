@@ -56,6 +56,7 @@ START_TEST(everything)
 			      "backend = local\n"
 			      "runtime_dir = /tmp/r\n"
 			      "leave_timeout = 3\n"
+			      "peer_listen = [fd00::1]:7000\n"
 			      "[group blue]\n"
 			      "key_file = /etc/vmcomm/blue.key ; a comment\n"
 			      "slots = 16\n"
@@ -127,6 +128,10 @@ static const struct {
 	{"[vm v]\nuuid = 123\n", 2, {"123", "UUID"}},
 	{"[vm v]\nqmp = web.qmp\n", 2, {"web.qmp", "absolute"}},
 	{"[host h]\nlibvirt_uri = x\n", 2, {"h", "address"}},
+	{"[host h]\naddress = far.example.org\n", 2, {"far.example.org", "numeric"}},
+	{"[host h]\naddress = 10.0.0.1:70000\n", 2, {"70000", "numeric"}},
+	{"[host h]\naddress = [fd00::1\n", 2, {"fd00::1", "numeric"}},
+	{"[daemon]\npeer_listen = 10.0.0.1:\n", 2, {"10.0.0.1:", "numeric"}},
 	{"[daemon]\nbackend kvm\n", 2, {"neither", "name = value"}},
 	{"[daemon\nbackend = kvm\n", 1, {"neither", "[section]"}},
 };

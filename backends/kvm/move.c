@@ -1,0 +1,576 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * move.c - live migration of plain QEMUs (M15)
+ *
+ * Four jobs on one monitor connection each. The monitor is asked for what is true again and again;
+ * events only make it sooner. QEMU's run states as they are used here: "inmigrate" waits for a VM or
+ * receives it, "postmigrate" has sent everything and stands still.
+ */
+#include "move.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ports.h"
+#include "qmp.h"
+
+#define ANSWER_SECONDS	10
+#define POLL_USEC	100000
+#define WATCH_USEC	500000
+
+enum kind { INCOMING, MIGRATE, LOOK, FINISH };
+
+struct move {
+	struct vmcomm_backend_job base;
+	enum kind kind;
+	struct vmcomm_backend_vm vm;
+	struct vmcomm_backend_callbacks cb;
+	void *arg;
+	struct qmp *qmp;
+	sd_event_source *timer;
+	char listen[64];
+	char uri[256];
+	uint64_t bandwidth;
+	bool only_watch;
+	bool announced; /* listening() was called */
+	bool waiting;	/* between two polls: the timer is no deadline */
+	bool go_on;
+	bool quitting;
+	bool sending;	/* migrate was accepted */
+	bool cancel, cancel_sent;
+	bool ended;
+	char status[32];
+	int result;
+	char text[512];
+};
+
+static void poll_next(struct move *j);
+
+static void set_timer(struct move *j, uint64_t usec)
+{
+	sd_event_source_set_time_relative(j->timer, usec);
+	sd_event_source_set_enabled(j->timer, SD_EVENT_ONESHOT);
+}
+
+static void end(struct move *j, int result, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+static void end(struct move *j, int result, const char *fmt, ...)
+{
+	va_list args;
+
+	if (j->ended)
+		return;
+	j->ended = true;
+	j->result = result;
+	va_start(args, fmt);
+	vsnprintf(j->text, sizeof(j->text), fmt, args);
+	va_end(args);
+	set_timer(j, 0);
+}
+
+static void call(struct move *j, const char *command, json_t *args, qmp_reply reply)
+{
+	int err = qmp_call(j->qmp, command, args, reply);
+
+	j->waiting = false;
+	if (err)
+		end(j, err, "cannot send %s to QEMU: %s", command, strerror(-err));
+	else
+		set_timer(j, ANSWER_SECONDS * 1000000ULL);
+}
+
+static void wait_then_poll(struct move *j, uint64_t usec)
+{
+	j->waiting = true;
+	set_timer(j, usec);
+}
+
+static const char *get_text(json_t *o, const char *name)
+{
+	const char *text = json_string_value(json_object_get(o, name));
+
+	return text ? text : "";
+}
+
+/* QEMU's SocketAddress as a migration URI. Return: false: none that another host could use. */
+static bool address_uri(json_t *a, char *buf, size_t size)
+{
+	const char *type = get_text(a, "type"), *host = get_text(a, "host");
+	int n = -1;
+
+	if (!strcmp(type, "inet") && *host)
+		n = snprintf(buf, size, strchr(host, ':') ? "tcp:[%s]:%s" : "tcp:%s:%s", host,
+			     get_text(a, "port"));
+	else if (!strcmp(type, "unix"))
+		n = snprintf(buf, size, "unix:%s", get_text(a, "path"));
+	return n > 0 && (size_t)n < size;
+}
+
+int kvm_uuid_check(const struct vmcomm_backend_vm *vm, const char *got, char *text, size_t size)
+{
+	char want[40];
+	int n = 0, i;
+
+	for (i = 0; i < 16; i++)
+		n += snprintf(want + n, sizeof(want) - (size_t)n, "%s%02x",
+			      i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", vm->uuid[i]);
+	/* A QEMU without -uuid says zero: it cannot contradict. */
+	if (!got || !*got || !strcmp(got, "00000000-0000-0000-0000-000000000000") ||
+	    !strcasecmp(got, want))
+		return 0;
+	snprintf(text, size, "the QEMU at %s is another VM: its uuid is %.36s, not %s", vm->control,
+		 got, want);
+	return -EINVAL;
+}
+
+/* -- destination -- */
+
+static void incoming_announce(struct move *j, const char *uri)
+{
+	j->announced = true;
+	if (j->cb.listening)
+		j->cb.listening(j->arg, uri);
+	wait_then_poll(j, WATCH_USEC);
+}
+
+static void incoming_address_known(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+	json_t *a = json_array_get(json_object_get(result, "socket-address"), 0);
+
+	if (!result)
+		end(j, -EIO, "query-migrate: %s", error);
+	else if (address_uri(a, j->uri, sizeof(j->uri)))
+		incoming_announce(j, j->uri);
+	else
+		incoming_announce(j, "");
+}
+
+static void incoming_listens(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+
+	if (!result && !strstr(error, "already")) {
+		end(j, -EIO, "migrate-incoming: %s", error);
+		return;
+	}
+	call(j, "query-migrate", NULL, incoming_address_known);
+}
+
+static void incoming_first_look(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+	json_t *a = json_array_get(json_object_get(result, "socket-address"), 0);
+	char uri[96];
+
+	if (!result) {
+		end(j, -EIO, "query-migrate: %s", error);
+	} else if (address_uri(a, j->uri, sizeof(j->uri))) {
+		incoming_announce(j, j->uri);
+	} else {
+		snprintf(uri, sizeof(uri), strchr(j->listen, ':') ? "tcp:[%s]:0" : "tcp:%s:0",
+			 j->listen);
+		call(j, "migrate-incoming", json_pack("{s:s}", "uri", uri), incoming_listens);
+	}
+}
+
+/* Has it room for the device? Before the firmware ran only the number of ports is known. */
+static void incoming_pci_known(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+	char bus[64], why[400];
+
+	if (!j->vm.bus && result &&
+	    kvm_port_choose(result, 0, bus, sizeof(bus), why, sizeof(why))) {
+		end(j, -ENODEV, "%s", why);
+		return;
+	}
+	call(j, "query-migrate", NULL, incoming_first_look);
+}
+
+static void incoming_status(struct move *j)
+{
+	if (!strcmp(j->status, "inmigrate")) {
+		if (!j->announced && !j->only_watch)
+			call(j, "query-pci", NULL, incoming_pci_known);
+		else
+			wait_then_poll(j, WATCH_USEC);
+		return;
+	}
+	if (!strcmp(j->status, "prelaunch") || !strcmp(j->status, "postmigrate") ||
+	    !strcmp(j->status, "shutdown"))
+		end(j, -EINPROGRESS, "the QEMU at %s does not wait for a migration (it is in state "
+		    "'%s'): start it with -incoming defer", j->vm.control, j->status);
+	else
+		end(j, 0, "%s", "");
+}
+
+/* -- source -- */
+
+static void migrate_polled(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+	json_t *ram = json_object_get(result, "ram");
+	const char *status = get_text(result, "status"), *desc = get_text(result, "error-desc");
+	json_int_t total = json_integer_value(json_object_get(ram, "total"));
+	json_int_t remaining = json_integer_value(json_object_get(ram, "remaining"));
+
+	if (!result) {
+		end(j, -EIO, "query-migrate: %s", error);
+	} else if (!strcmp(status, "completed")) {
+		if (j->cb.progress && total > 0)
+			j->cb.progress(j->arg, (uint64_t)total, (uint64_t)total);
+		end(j, 0, "%s", "");
+	} else if (!strcmp(status, "failed")) {
+		end(j, -EIO, "QEMU's migration failed%s%.300s", *desc ? ": " : "", desc);
+	} else if (!strcmp(status, "cancelled")) {
+		end(j, -ECANCELED, "cancelled");
+	} else {
+		if (j->cb.progress && total > 0 && remaining >= 0 && remaining <= total)
+			j->cb.progress(j->arg, (uint64_t)(total - remaining), (uint64_t)total);
+		wait_then_poll(j, POLL_USEC);
+	}
+}
+
+static void migrate_cancelled(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+
+	/* What came of it is in query-migrate. */
+	call(j, "query-migrate", NULL, migrate_polled);
+}
+
+static void migrate_poll(struct move *j)
+{
+	if (j->cancel && !j->cancel_sent) {
+		j->cancel_sent = true;
+		call(j, "migrate_cancel", NULL, migrate_cancelled);
+	} else {
+		call(j, "query-migrate", NULL, migrate_polled);
+	}
+}
+
+static void migrate_begun(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+
+	if (!result) {
+		end(j, -EIO, "QEMU refuses to migrate: %s", error);
+		return;
+	}
+	j->sending = true;
+	wait_then_poll(j, POLL_USEC);
+}
+
+static void migrate_begin(struct move *j)
+{
+	if (j->cancel)
+		end(j, -ECANCELED, "cancelled");
+	else
+		call(j, "migrate", json_pack("{s:s}", "uri", j->uri), migrate_begun);
+}
+
+static void migrate_parameters_set(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+
+	if (!result)
+		end(j, -EIO, "migrate-set-parameters: %s", error);
+	else
+		migrate_begin(j);
+}
+
+static void migrate_status(struct move *j)
+{
+	if (!strcmp(j->status, "postmigrate") || !strcmp(j->status, "inmigrate"))
+		end(j, -EIO, "its QEMU is in state '%s'", j->status);
+	else if (j->bandwidth)
+		call(j, "migrate-set-parameters",
+		     json_pack("{s:I}", "max-bandwidth", (json_int_t)j->bandwidth),
+		     migrate_parameters_set);
+	else
+		migrate_begin(j);
+}
+
+static void move_cancel(struct vmcomm_backend_job *job)
+{
+	struct move *j = (struct move *)job;
+
+	j->cancel = true;
+	if (j->waiting && !j->ended)
+		set_timer(j, 0);
+}
+
+/* -- look -- */
+
+static bool migration_active(const char *status)
+{
+	return !strcmp(status, "setup") || !strcmp(status, "active") ||
+	       !strcmp(status, "device") || !strcmp(status, "pre-switchover") ||
+	       !strcmp(status, "cancelling") || !strncmp(status, "postcopy", 8) ||
+	       !strcmp(status, "wait-unplug");
+}
+
+static void look_known(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+	const char *migration = get_text(result, "status");
+	enum vmcomm_backend_place place = VMCOMM_PLACE_HERE;
+
+	if (!result) {
+		end(j, -EIO, "query-migrate: %s", error);
+		return;
+	}
+	if (!strcmp(j->status, "inmigrate"))
+		place = VMCOMM_PLACE_INCOMING;
+	else if (!strcmp(j->status, "postmigrate"))
+		place = VMCOMM_PLACE_MOVED;
+	else if (migration_active(migration))
+		place = VMCOMM_PLACE_MIGRATING;
+	if (j->cb.place)
+		j->cb.place(j->arg, place);
+	end(j, 0, "%s", "");
+}
+
+/* -- finish -- */
+
+static void finish_done(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+
+	if (!result)
+		end(j, -EIO, "%s", error);
+	else
+		end(j, 0, "%s", "");
+}
+
+static void finish_cancelling(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+
+	if (!result)
+		end(j, -EIO, "query-migrate: %s", error);
+	else if (migration_active(get_text(result, "status")))
+		wait_then_poll(j, POLL_USEC);
+	else
+		end(j, 0, "%s", "");
+}
+
+static void finish_cancelled(void *arg, json_t *result, const char *error)
+{
+	call(arg, "query-migrate", NULL, finish_cancelling);
+}
+
+static void finish_status(struct move *j)
+{
+	if (!j->go_on) {
+		j->quitting = true;
+		call(j, "quit", NULL, finish_done);
+	} else if (!strcmp(j->status, "postmigrate")) {
+		call(j, "cont", NULL, finish_done);
+	} else if (!j->cancel_sent) {
+		j->cancel_sent = true;
+		call(j, "migrate_cancel", NULL, finish_cancelled);
+	} else {
+		call(j, "query-migrate", NULL, finish_cancelling);
+	}
+}
+
+/* -- all of them -- */
+
+static void status_known(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+
+	if (!result) {
+		end(j, -EIO, "query-status: %s", error);
+		return;
+	}
+	snprintf(j->status, sizeof(j->status), "%s", get_text(result, "status"));
+	switch (j->kind) {
+	case INCOMING:
+		incoming_status(j);
+		break;
+	case MIGRATE:
+		migrate_status(j);
+		break;
+	case LOOK:
+		call(j, "query-migrate", NULL, look_known);
+		break;
+	case FINISH:
+		finish_status(j);
+		break;
+	}
+}
+
+static void poll_next(struct move *j)
+{
+	if (j->kind == MIGRATE && j->sending)
+		migrate_poll(j);
+	else
+		call(j, "query-status", NULL, status_known);
+}
+
+static void uuid_known(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+	char text[512];
+
+	if (kvm_uuid_check(&j->vm, get_text(result, "UUID"), text, sizeof(text)))
+		end(j, -EINVAL, "%s", text);
+	else
+		poll_next(j);
+}
+
+static void monitor_ready(void *arg)
+{
+	struct move *j = arg;
+
+	if (j->vm.uuid)
+		call(j, "query-uuid", NULL, uuid_known);
+	else
+		poll_next(j);
+}
+
+static void monitor_event(void *arg, const char *name, json_t *data)
+{
+	struct move *j = arg;
+
+	/* The VM has just come to life: no need to wait for the next look. */
+	if (j->kind == INCOMING && j->waiting && !j->ended && !strcmp(name, "RESUME"))
+		set_timer(j, 0);
+}
+
+static void monitor_closed(void *arg, const char *text)
+{
+	struct move *j = arg;
+
+	if (j->quitting)
+		end(j, 0, "%s", "");
+	else if (j->kind == INCOMING)
+		end(j, -ECONNRESET, "the QEMU that waited for it has ended%s",
+		    j->announced ? " (its log says why)" : "");
+	else
+		end(j, -ECONNRESET, "%s", text);
+}
+
+static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
+{
+	struct move *j = arg;
+
+	if (!j->ended && j->waiting) {
+		poll_next(j);
+	} else if (!j->ended) {
+		end(j, -ETIMEDOUT, "no answer from QEMU at %s: does another program use this socket? "
+		    "Give QEMU a second one (-qmp)", j->vm.control);
+	} else {
+		if (j->kind == LOOK && j->result == -ENOENT && j->cb.place) {
+			j->cb.place(j->arg, VMCOMM_PLACE_ENDED);
+			j->result = 0;
+		}
+		j->cb.done(j->arg, j->result, j->text); /* frees the job */
+	}
+	return 0;
+}
+
+static void move_free(struct vmcomm_backend_job *job)
+{
+	struct move *j = (struct move *)job;
+
+	qmp_free(j->qmp);
+	sd_event_source_disable_unref(j->timer);
+	free(j);
+}
+
+static int move_new(enum kind kind, sd_event *event, const struct vmcomm_backend_vm *vm,
+		    const struct vmcomm_backend_callbacks *cb, void *arg, struct move **out)
+{
+	static const struct qmp_callbacks cbs = {monitor_ready, monitor_event, monitor_closed};
+	struct move *j = calloc(1, sizeof(*j));
+	int err;
+
+	if (!j)
+		return -ENOMEM;
+	j->base.free = move_free;
+	j->base.cancel = kind == MIGRATE ? move_cancel : NULL;
+	j->kind = kind;
+	j->vm = *vm;
+	j->cb = *cb;
+	j->arg = arg;
+	err = sd_event_add_time_relative(event, &j->timer, CLOCK_MONOTONIC,
+					 ANSWER_SECONDS * 1000000ULL, 0, timer_ready, j);
+	if (err < 0) {
+		free(j);
+		return err;
+	}
+	err = qmp_open(&j->qmp, event, vm->control, &cbs, j);
+	if (err == -ECONNREFUSED)
+		err = -ENOENT; /* a socket that nobody serves: its QEMU has ended */
+	if (err)
+		end(j, err, "no QEMU answers at the QMP socket %s: %s", vm->control, strerror(-err));
+	*out = j;
+	return 0;
+}
+
+int kvm_incoming(sd_event *event, const struct vmcomm_backend_vm *vm, const char *listen,
+		 const struct vmcomm_backend_callbacks *cb, void *arg,
+		 struct vmcomm_backend_job **job)
+{
+	struct move *j;
+	int err = move_new(INCOMING, event, vm, cb, arg, &j);
+
+	if (err)
+		return err;
+	j->only_watch = !listen;
+	snprintf(j->listen, sizeof(j->listen), "%s", listen ? listen : "");
+	*job = &j->base;
+	return 0;
+}
+
+int kvm_migrate(sd_event *event, const struct vmcomm_backend_vm *vm,
+		const struct vmcomm_backend_migration *how,
+		const struct vmcomm_backend_callbacks *cb, void *arg,
+		struct vmcomm_backend_job **job)
+{
+	struct move *j;
+	int err;
+
+	if (strlen(how->uri) >= sizeof(j->uri))
+		return -ENAMETOOLONG;
+	err = move_new(MIGRATE, event, vm, cb, arg, &j);
+	if (err)
+		return err;
+	snprintf(j->uri, sizeof(j->uri), "%s", how->uri);
+	j->bandwidth = how->bandwidth;
+	*job = &j->base;
+	return 0;
+}
+
+int kvm_look(sd_event *event, const struct vmcomm_backend_vm *vm,
+	     const struct vmcomm_backend_callbacks *cb, void *arg,
+	     struct vmcomm_backend_job **job)
+{
+	struct move *j;
+	int err = move_new(LOOK, event, vm, cb, arg, &j);
+
+	if (!err)
+		*job = &j->base;
+	return err;
+}
+
+int kvm_finish(sd_event *event, const struct vmcomm_backend_vm *vm, bool go_on,
+	       const struct vmcomm_backend_callbacks *cb, void *arg,
+	       struct vmcomm_backend_job **job)
+{
+	struct move *j;
+	int err = move_new(FINISH, event, vm, cb, arg, &j);
+
+	if (err)
+		return err;
+	j->go_on = go_on;
+	*job = &j->base;
+	return 0;
+}

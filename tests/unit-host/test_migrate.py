@@ -1,0 +1,534 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Migration between two vmcommds without guests: monitors that play QEMU, every step, every death.
+
+Usage: test_migrate.py BUILD [TEST...]
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from daemonlib import EXIT, Daemon, scratch  # noqa: E402
+from keeperlib import Handshake, Region, wait_for  # noqa: E402
+
+BUILD = None
+SLOTS = 4
+VM_UP, VM_LEFT = 1, 3
+UUID = "12345678-9abc-def0-1234-56789abcdef0"
+
+
+class SimQemu:
+    """A QEMU with a guest: monitor, device, migration. world: {uri: SimQemu that listens there}."""
+
+    def __init__(self, world, path, incoming=False):
+        self.world, self.path = world, path
+        self.status = "inmigrate" if incoming else "running"
+        self.migration = None
+        self.held = False       # the memory does not get on
+        self.no_unplug = False
+        self.fail = None        # what the migration fails with
+        self.mute_load = False  # the receiver dies instead of running
+        self.polls = 0
+        self.commands = []
+        self.target = None
+        self.device = None
+        self.chardev = None
+        self.left = False
+        self.lock = threading.RLock()
+        self.conns = []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(8)
+        self.dead = False
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                conn, _ = self.listener.accept()
+            except OSError:
+                return
+            self.conns.append(conn)
+            threading.Thread(target=self.talk, args=(conn,), daemon=True).start()
+
+    def talk(self, conn):
+        try:
+            conn.sendall(b'{"QMP": {"version": {}, "capabilities": []}}\r\n')
+            for line in conn.makefile("rb"):
+                request = json.loads(line)
+                with self.lock:
+                    answer, events = self.run(request["execute"], request.get("arguments", {}))
+                conn.sendall(json.dumps(answer | {"id": request["id"]}).encode() + b"\n")
+                for event in events:
+                    self.event(*event)
+                if request["execute"] == "quit":
+                    self.close()
+        except (OSError, ValueError):
+            pass
+
+    def event(self, name, device=None):
+        data = {"device": device} if device else {}
+        for conn in list(self.conns):
+            try:
+                conn.sendall(json.dumps({"event": name, "data": data}).encode() + b"\n")
+            except OSError:
+                pass
+
+    def run(self, name, args):
+        self.commands.append(name)
+        method = getattr(self, "do_" + name.replace("-", "_"), None)
+        try:
+            got = method(**{k.replace("-", "_"): v for k, v in args.items()}) if method else {}
+        except RuntimeError as e:
+            return {"error": {"class": "GenericError", "desc": str(e)}}, []
+        value, events = got if isinstance(got, tuple) else (got, [])
+        return {"return": value}, events
+
+    # -- monitor ---------------------------------------------------------------------------------
+
+    def do_query_status(self):
+        return {"status": self.status}
+
+    def do_query_uuid(self):
+        return {"UUID": UUID}
+
+    def do_query_pci(self):
+        return [{"devices": [{"qdev_id": "rp", "pci_bridge": {"bus": {}, "devices": []}}]}]
+
+    def do_qom_list(self, path):
+        return [{"name": "vmcomm0", "type": "child<ivshmem-doorbell>"}] if self.device else []
+
+    def do_qom_get(self, path, property):
+        return "vmcomm0c"
+
+    def do_chardev_add(self, id, backend):
+        self.chardev = backend["data"]["addr"]["data"]["path"]
+        return {}
+
+    def do_device_add(self, **_):
+        self.device = Handshake(self.chardev).read(SLOTS)
+        self.left = False
+        threading.Thread(target=self.guest, args=(self.device,), daemon=True).start()
+        return {}
+
+    def do_device_del(self, id):
+        if self.no_unplug:
+            raise RuntimeError("the guest says no")
+        self.left = True
+        self.device.sock.close()
+        self.device = None
+        return {}, [("DEVICE_DELETED", "vmcomm0")]
+
+
+    def do_query_migrate(self):
+        if self.status == "inmigrate":
+            uri = next((u for u, q in self.world.items() if q is self), None)
+            if not uri:
+                return {}
+            host, port = uri.removeprefix("tcp:").rsplit(":", 1)
+            return {"status": "setup", "socket-address": [{"type": "inet", "host": host, "port": port}]}
+        if self.migration == "active":
+            self.polls += 1
+            if self.fail:
+                self.migration = "failed"
+                return {"status": "failed", "error-desc": self.fail}
+            if self.polls >= 3 and not self.held:
+                self.complete()
+        if not self.migration:
+            return {}
+        return {"status": self.migration, "ram": {"total": 1000, "remaining": max(0, 900 - 300 * self.polls)}}
+
+    def do_migrate_incoming(self, uri):
+        assert uri.endswith(":0")
+        self.world[uri[:-1] + str(10000 + len(self.world))] = self
+        return {}
+
+    def do_migrate(self, uri):
+        if self.device:
+            raise RuntimeError("Migration is disabled when using feature 'peer mode' in device 'ivshmem'")
+        if uri not in self.world:
+            raise RuntimeError("Connection refused")
+        self.target, self.migration, self.polls = self.world[uri], "active", 0
+        return {}
+
+    def do_migrate_cancel(self):
+        if self.migration == "active":
+            self.migration = "cancelled"
+            self.target.close()
+        return {}
+
+    def do_cont(self):
+        self.status = "running"
+        return {}
+
+    def complete(self):
+        self.migration, self.status = "completed", "postmigrate"
+        if self.target.mute_load:
+            self.target.close()
+        else:
+            self.target.status = "running"
+            self.target.event("RESUME")
+
+    # -- guest -----------------------------------------------------------------------------------
+
+    def guest(self, h):
+        r = Region(h.memory)
+        r.put32(r.ctl(h.id) + 20, VM_UP)
+        r.put64(r.ctl(h.id) + 24, r.row(h.id)["generation"])
+        r.put64(r.ctl(h.id) + 512 + 5 * 8, 1000)  # stat tx_ring_bytes
+        r.put64(r.ctl(h.id), int.from_bytes(os.urandom(7), "little") + 1)
+        while not self.left and not self.dead:
+            state = r.row(h.id)["state"]
+            if state == "leaving":
+                r.put32(r.ctl(h.id) + 20, VM_LEFT)
+            elif state == "live":
+                r.put32(r.ctl(h.id) + 20, VM_UP)
+            time.sleep(0.02)
+        r.close()
+
+    def close(self):
+        if self.dead:
+            return
+        self.dead = True
+        self.listener.close()
+        os.unlink(self.path)
+        for conn in self.conns:
+            try:
+                conn.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        if self.device:
+            self.device.sock.close()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Case(unittest.TestCase):
+    b_slots = SLOTS
+
+    def setUp(self):
+        self.tmp = [scratch(), scratch()]
+        for t in self.tmp:
+            self.addCleanup(t.cleanup)
+        self.world = {}
+        pa, pb = free_port(), free_port()
+        self.a = Daemon(BUILD, self.tmp[0].name, f"peer_listen = 127.0.0.1:{pa}\n"
+                        f"[host b]\naddress = 127.0.0.1:{pb}\n[host nowhere]\naddress = 127.0.0.1:1\n")
+        self.b = Daemon(BUILD, self.tmp[1].name, f"peer_listen = 127.0.0.1:{pb}\n"
+                        f"[host a]\naddress = 127.0.0.1:{pa}\n")
+        for d in self.a, self.b:
+            self.addCleanup(d.clean_up)
+            d.start()
+        self.a.ctl("group", "add", "blue", "--slots", SLOTS, "--memory", "16M")
+        self.key = self.a.group_key("blue")
+        self.group_b()
+        self.qa = SimQemu(self.world, self.a.path("vm.qmp"))
+        self.qb = SimQemu(self.world, self.b.path("vm.qmp"), incoming=True)
+        self.addCleanup(self.qa.close)
+        self.addCleanup(lambda: self.qb.close())
+        self.a.ctl("vm", "add", "vm", "--group", "blue", "--key-file", self.key, "--address",
+                   "10.0.0.1,fd00::1", "--uuid", UUID, "--qmp", self.qa.path)
+        self.a.ctl("vm", "attach", "vm")
+
+    def group_b(self):
+        self.b.ctl("group", "add", "blue", "--slots", self.b_slots, "--memory", "16M", "--key-file",
+                   self.key)
+
+    def tearDown(self):
+        for d in self.a, self.b:
+            if d.proc.poll() is None:
+                d.stop()
+            self.assertNotRegex(d.log(), "Sanitizer|runtime error")
+
+    def expect(self, daemon=None, qemu=None):
+        (daemon or self.b).ctl("vm", "add", "vm", "--incoming", "--group", "blue", "--key-file",
+                               self.key, "--qmp", (qemu or self.qb).path)
+
+    def popen(self, *args):
+        p = subprocess.Popen([f"{BUILD}/cli/vmcommctl", "--socket", self.a.socket, "--json", "migrate",
+                              "vm", "b", *map(str, args)], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+        self.addCleanup(p.kill)
+        return p
+
+    def at_a(self, attached=True):
+        """It runs at the source, in shared memory, and nothing is left of the attempt."""
+        wait_for(lambda: self.a.vm("vm")["state"] == "up", 30)
+        self.assertEqual(self.qa.status, "running")
+        self.assertNotIn("migrates_to", self.a.vm("vm"))
+        if attached:
+            self.assertIsNotNone(self.qa.device)
+
+    def at_b(self):
+        wait_for(lambda: self.b.vms().get("vm", {}).get("state") == "up", 40)
+        wait_for(lambda: "vm" not in self.a.vms(), 40)
+        self.assertTrue(self.qa.dead)
+
+
+class Good(Case):
+    def test_there_and_back(self):
+        self.expect()
+        self.assertEqual(self.b.vm("vm")["state"], "incoming")
+        before = self.a.ctl("stats", "vm")["vms"][0]["counters"]["tx_ring_bytes"]
+        number = self.a.vm("vm")["location"]
+        steps = self.a.ctl("migrate", "vm", "b")
+        result = steps[-1]["result"]
+        self.assertTrue(result["attached"], steps)
+        seen = [s.get("step") for s in steps]
+        order = [s for i, s in enumerate(seen[:-1]) if s != (seen[i - 1] if i else None)]
+        self.assertEqual(order, ["connect", "check", "prepare", "quiesce", "sync", "memory", "switch",
+                                 "attach"], steps)
+        self.assertTrue(any(s.get("total") == 1000 for s in steps))
+        self.at_b()
+        vm = self.b.vm("vm")
+        self.assertEqual(vm["uuid"], UUID)
+        self.assertEqual(vm["addresses"], ["10.0.0.1", "fd00::1"])
+        self.assertNotEqual(vm["location"], number)
+        after = self.b.ctl("stats", "vm")["vms"][0]["counters"]["tx_ring_bytes"]
+        self.assertEqual((before, after), (1000, 2000), "counters go on")
+        # and back
+        back = SimQemu(self.world, self.a.path("back.qmp"), incoming=True)
+        self.addCleanup(back.close)
+        self.expect(self.a, back)
+        self.assertTrue(self.b.ctl("migrate", "vm", "a")[-1]["result"]["attached"])
+        self.assertEqual(self.a.vm("vm")["state"], "up")
+        self.assertEqual(self.a.ctl("stats", "vm")["vms"][0]["counters"]["tx_ring_bytes"], 3000)
+        self.assertEqual(self.b.vms(), {})
+
+    def test_exec(self):
+        """Detached while the command runs, attached again after it; its status is ours."""
+        ctl = f"{BUILD}/cli/vmcommctl"
+        done = subprocess.run([ctl, "--socket", self.a.socket, "exec", "vm", "--", "sh", "-c",
+                               f"{ctl} --socket {self.a.socket} --json vm show vm; exit 7"],
+                              capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 7, done)
+        self.assertEqual(json.loads(done.stdout)["vms"][0]["state"], "detached")
+        self.at_a()
+
+    def test_exec_that_moves_it(self):
+        """Somebody else's migration: it is attached where it is then."""
+        self.b.ctl("vm", "add", "vm", "--incoming", "--group", "blue", "--key-file", self.key, "--qmp",
+                   self.qb.path, "--address", "10.0.0.1", "--uuid", UUID)
+        script = self.a.path("move.py")
+        with open(script, "w", encoding="utf-8") as f:
+            f.write("import json, socket, sys\ns = socket.socket(socket.AF_UNIX)\n"
+                    "s.connect(sys.argv[1])\nf = s.makefile('rwb')\nf.readline()\n"
+                    "for i, (c, a) in enumerate([('migrate', {'uri': 'x:1'})] +\n"
+                    "                           4 * [('query-migrate', {})]):\n"
+                    "    f.write(json.dumps({'execute': c, 'arguments': a, 'id': i}).encode() + b'\\n')\n"
+                    "    f.flush()\n    f.readline()\n")
+        self.world["x:1"] = self.qb
+        done = subprocess.run([f"{BUILD}/cli/vmcommctl", "--socket", self.a.socket, "exec", "vm", "--",
+                               sys.executable, script, self.qa.path], capture_output=True, text=True,
+                              timeout=90)
+        self.assertEqual(done.returncode, 0, done)
+        self.at_b()
+
+
+class Refused(Case):
+    def fails(self, code, *words, host="b"):
+        text = self.a.ctl("migrate", "vm", host, expect=EXIT[code])
+        for word in words:
+            self.assertIn(word, text)
+        self.at_a()
+        return text
+
+    def test_unknown_host(self):
+        self.fails("not_found", "'moon'", "[host moon]", host="moon")
+
+    def test_unreachable(self):
+        self.fails("unreachable", "step 'connect'", "nowhere", "runs here, in shared memory again",
+                   host="nowhere")
+
+    def test_not_registered(self):
+        self.fails("not_found", "step 'prepare'", "--incoming")
+
+    def test_no_group_there(self):
+        self.b.ctl("group", "remove", "blue")
+        self.fails("permission", "step 'connect'", "wrong key", "'blue'")
+        self.assertIn("not defined here", self.b.log())
+
+    def test_wrong_key(self):
+        self.b.ctl("group", "remove", "blue")
+        self.b.ctl("group", "add", "blue", "--slots", SLOTS, "--memory", "16M")
+        self.fails("permission", "step 'connect'", "wrong key", "'blue'")
+        for d in self.a, self.b:
+            with open(self.key, encoding="ascii") as f:
+                self.assertNotIn(f.read().strip(), d.log())
+
+    def test_receiver_does_not_wait(self):
+        self.expect()
+        self.qb.status = "prelaunch"
+        self.fails("usage", "step 'prepare'", "prelaunch", "-incoming")
+        self.qb.status = "inmigrate"
+        self.assertTrue(self.a.ctl("migrate", "vm", "b")[-1]["result"]["attached"])
+
+    def test_address_taken(self):
+        self.expect()
+        self.b.ctl("vm", "add", "other", "--group", "blue", "--key-file", self.key, "--address",
+                   "fd00::1")
+        self.fails("conflict", "step 'prepare'", "fd00::1", "'other'")
+
+    def test_guest_keeps_its_device(self):
+        self.expect()
+        self.qa.no_unplug = True
+        self.fails("failed", "step 'quiesce'", "says no")
+
+    def test_memory_fails(self):
+        self.expect()
+        self.qa.fail = "Unable to write to socket: Connection reset by peer"
+        self.fails("failed", "step 'memory'", "Connection reset")
+        self.assertEqual(self.b.vm("vm")["state"], "incoming")
+
+    def test_receiver_dies_at_the_end(self):
+        """Everything was sent, and the other side cannot run it: it runs on here."""
+        self.expect()
+        self.qb.mute_load = True
+        self.fails("failed", "step 'switch'", "does not run on 'b'")
+        self.assertIn("cont", self.qa.commands)
+
+    def test_timeout(self):
+        self.expect()
+        self.qa.held = True
+        text = self.a.ctl("migrate", "vm", "b", "--timeout", "1", expect=EXIT["timeout"])
+        self.assertIn("not done within 1 s", text)
+        self.at_a()
+
+    def test_operations_wait(self):
+        self.expect()
+        self.qa.held = True
+        p = self.popen()
+        wait_for(lambda: self.qa.migration == "active")
+        for words in (["vm", "attach", "vm"], ["vm", "detach", "vm"], ["migrate", "vm", "b"]):
+            self.assertIn("is being migrated", self.a.ctl(*words, expect=EXIT["conflict"]))
+        self.assertIn("still to come", self.b.ctl("vm", "attach", "vm", expect=EXIT["conflict"]))
+        self.a.ctl("migrate", "--cancel", "vm", parse=False)
+        self.assertEqual(p.wait(60), 8)
+        self.at_a()
+
+
+class Full(Case):
+    b_slots = 2
+
+    def test_full(self):
+        for i in (2, 3):
+            self.b.ctl("vm", "add", f"o{i}", "--group", "blue", "--key-file", self.key, "--address",
+                       f"10.0.0.{i}")
+        self.expect()
+        text = self.a.ctl("migrate", "vm", "b", expect=EXIT["conflict"])
+        self.assertIn("is full", text)
+        self.at_a()
+
+
+class Interrupted(Case):
+    def test_ctrl_c(self):
+        self.expect()
+        self.qa.held = True
+        p = self.popen()
+        wait_for(lambda: self.qa.migration == "active")
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=60)
+        self.assertEqual(p.returncode, 8, (out, err))
+        self.assertIn("step 'memory': cancelled", err)
+        self.at_a()
+        wait_for(lambda: "slot" not in self.b.vm("vm"), 20)
+
+    def test_caller_goes_away(self):
+        self.expect()
+        self.qa.held = True
+        p = self.popen()
+        wait_for(lambda: self.qa.migration == "active")
+        p.kill()
+        p.wait()
+        self.qa.held = False
+        self.at_b()
+
+    def killed_source(self, when, how=lambda: None):
+        self.expect()
+        self.qa.held = True
+        p = self.popen()
+        wait_for(when, 30)
+        self.a.kill()
+        self.assertEqual(p.wait(30), EXIT["unreachable"])
+        how()
+        self.a.start()
+
+    def test_source_killed_in_quiesce(self):
+        self.killed_source(lambda: "device_del" in self.qa.commands)
+        self.at_a()
+
+    def test_source_killed_in_memory(self):
+        self.killed_source(lambda: self.qa.migration == "active")
+        self.at_a()
+        self.assertIn("migrate_cancel", self.qa.commands)
+
+    def test_source_killed_before_the_end(self):
+        """It moved while nobody looked: b attaches it by itself, a forgets it when it is back."""
+        self.killed_source(lambda: self.qa.migration == "active",
+                           lambda: (self.qa.complete(), wait_for(
+                               lambda: self.b.vm("vm")["state"] == "up", 30)))
+        self.at_b()
+
+    def test_source_killed_and_its_qemu_gone(self):
+        self.killed_source(lambda: self.qa.migration == "active",
+                           lambda: (self.qa.complete(), self.qa.close()))
+        self.at_b()
+
+    def test_destination_killed_in_memory(self):
+        self.expect()
+        self.qa.held = True
+        p = self.popen()
+        wait_for(lambda: self.qa.migration == "active")
+        self.b.kill()
+        self.assertNotEqual(p.wait(60), 0)
+        self.at_a()
+
+    def test_destination_killed_at_the_end(self):
+        """The memory has gone over in the same moment: a asks until b is back."""
+        self.expect()
+        self.qa.held = True
+        p = self.popen()
+        wait_for(lambda: self.qa.migration == "active")
+        with self.qa.lock:
+            self.b.kill()
+            self.qa.complete()
+        time.sleep(1)
+        self.b.start()
+        self.assertEqual(p.wait(90), 0, self.a.log())
+        self.at_b()
+
+    def test_destination_killed_while_it_attaches(self):
+        self.expect()
+        real = self.qb.do_device_add
+        gate = threading.Event()
+
+        def slow(**args):
+            gate.wait(20)
+            return real(**args)
+
+        self.qb.do_device_add = slow
+        p = self.popen()
+        wait_for(lambda: "device_add" in self.qb.commands, 30)
+        self.b.kill()
+        gate.set()
+        self.b.start()
+        self.b.ctl("vm", "attach", "vm")
+        p.wait(90)
+        self.at_b()
+
+
+if __name__ == "__main__":
+    BUILD = sys.argv.pop(1)
+    unittest.main(verbosity=2)
