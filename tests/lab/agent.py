@@ -188,6 +188,7 @@ class Agent:
         self._jobs = {}
         self._synced = set()
         self._sock = self._reader = None
+        self._held = False
         self._send_lock = threading.Lock()
         self._buffer = bytearray()
         self._hunting = True
@@ -206,8 +207,15 @@ class Agent:
     def held(self):
         """Nothing is on its way to the guest, and nothing is sent: it may change its QEMU."""
         self.sync()
-        with self._send_lock:
-            yield
+        self._held = True
+        try:
+            with self._send_lock:
+                yield
+        finally:
+            with self.changed:
+                self._held = False
+                if not self._reader.is_alive():
+                    self._lost()
 
     def hand_over(self, sock, end_old):
         """The guest went to another QEMU, whose agent socket is SOCK. Call it while held().
@@ -299,9 +307,12 @@ class Agent:
                 self.changed.notify_all()
         sock.close()
         with self.changed:
-            if sock is self._sock:
-                self._hunting = True
-                self._abandon("the guest is gone")
+            if sock is self._sock and not self._held:
+                self._lost()
+
+    def _lost(self):
+        self._hunting = True
+        self._abandon("the guest is gone")
 
     def _parse(self):
         buf = self._buffer

@@ -36,7 +36,7 @@ class XenHost(Guest):
         self._xen_words = words
         lab.guests_made.append(self)
 
-    def command_line(self, files):
+    def command_line(self, files, nic=None):
         words = " ".join([_DOM0_WORDS, *self._words])
         args = qemu.command_line(
             self.name, self.machine, ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", _CPU]
