@@ -10,7 +10,7 @@ const char *const sim_fault_name[SIM_FAULTS] = {
 	[SIM_FAULT_FLOOD] = "flood",	   [SIM_FAULT_EVICT] = "evict",
 	[SIM_FAULT_TOUR] = "tour",	   [SIM_FAULT_MEET] = "meet",
 	[SIM_FAULT_DAEMON] = "daemon",	   [SIM_FAULT_CLOCK] = "clock",
-	[SIM_FAULT_HOG] = "hog",	   [SIM_FAULT_REVERT] = "revert",
+	[SIM_FAULT_HOG] = "hog",
 };
 
 static u32 openers, jobs;
@@ -277,8 +277,6 @@ static void sim_fault(u32 fault, u32 nr)
 		break;
 	case SIM_FAULT_HOG:
 		sim_vm_post(&vm->work, SIM_WORK_HOG, 0, 0, NULL);
-		break;
-	case SIM_FAULT_REVERT:
 		break;
 	default:
 		abort();

@@ -11,9 +11,8 @@
 
 struct sim sim;
 
-static struct sim_profile force; /* what the command line says; 0: the seed says */
-static int force_weak = -1, force_faults = -1, force_mask = -1, force_lies = -1, force_oom = -1;
-static char options[256];
+struct sim_force force = {-1, -1, -1, -1, -1, -1, -1, -1, -1};
+static int report = -1; /* where to tell the kind of a failure, and nothing else */
 
 void sim_trace_(const char *fmt, ...)
 {
@@ -26,10 +25,44 @@ void sim_trace_(const char *fmt, ...)
 	putchar('\n');
 }
 
+/* What the seed alone does not tell has to be said again for a replay. */
+void sim_options(char *text, size_t size)
+{
+	static const char *const memory[] = {"x86", "weak"};
+	const struct {
+		const char *name;
+		int value;
+	} all[] = {{"vms", force.vms},	     {"hosts", force.hosts}, {"conns", force.conns},
+		   {"bytes", force.bytes},   {"faults", force.faults}, {"lies", force.lies},
+		   {"oom", force.oom}};
+	size_t n = 0;
+	u32 i;
+
+	text[0] = 0;
+	for (i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (all[i].value >= 0)
+			n += (size_t)snprintf(text + n, size - n, " --%s %d", all[i].name, all[i].value);
+	if (force.weak >= 0)
+		n += (size_t)snprintf(text + n, size - n, " --memory %s", memory[force.weak]);
+	if (force.mask >= 0)
+		n += (size_t)snprintf(text + n, size - n, " --only 0x%x", (u32)force.mask);
+	if (sim.drop)
+		n += (size_t)snprintf(text + n, size - n, " --drop 0x%llx", (unsigned long long)sim.drop);
+	if (sim.schedule)
+		snprintf(text + n, size - n, " --schedule %llu", (unsigned long long)sim.schedule);
+}
+
 void sim_fail(const char *fmt, ...)
 {
+	char options[256];
 	va_list ap;
 
+	if (report >= 0) {
+		if (write(report, fmt, strlen(fmt)) < 0)
+			_exit(2);
+		_exit(1);
+	}
+	sim_options(options, sizeof(options));
 	fflush(stdout);
 	fprintf(stderr, "FAILED seed 0x%llx step %llu time %llu: ", (unsigned long long)sim.seed,
 		(unsigned long long)sim.steps, (unsigned long long)sim.now);
@@ -43,6 +76,8 @@ void sim_fail(const char *fmt, ...)
 	fflush(stderr);
 	if (getenv("SIM_ABORT"))
 		abort();
+	if (sim_shrinks)
+		sim_shrink_exec();
 	_exit(1);
 }
 
@@ -85,8 +120,8 @@ static void sim_profile_make(void)
 	}
 	if (sim_chance(6))
 		p->lies = 1u << sim_between(2, 11);
-	if (force_lies >= 0)
-		p->lies = (u32)force_lies;
+	if (force.lies >= 0)
+		p->lies = (u32)force.lies;
 	if (p->lies) {
 		p->groups = 2;
 		p->vms = p->vms < 4 ? 4 : p->vms;
@@ -97,24 +132,25 @@ static void sim_profile_make(void)
 	if (p->slots < 2)
 		p->slots = 2;
 
-	if (force.vms) {
-		p->vms = force.vms;
-		p->slots = p->vms < VMCOMM_SLOTS_MAX ? p->vms + sim_below(2) : p->vms;
+	if (force.vms > 0) {
+		p->vms = (u32)force.vms;
+		/* No other dice than without it: the plan stays the same. */
+		p->slots = p->vms < VMCOMM_SLOTS_MAX ? p->vms + (sim.seed & 1) : p->vms;
 	}
-	if (force.hosts)
-		p->hosts = force.hosts;
+	if (force.hosts > 0)
+		p->hosts = (u32)force.hosts;
 	if (p->hosts % p->groups)
 		p->hosts++;
-	if (force.conns)
-		p->conns = force.conns;
-	if (force.bytes)
-		p->bytes = force.bytes;
-	if (force_weak >= 0)
-		p->weak = force_weak;
-	if (force_mask >= 0)
-		p->fault_mask = (u32)force_mask;
-	if (force_faults >= 0)
-		p->faults = (u32)force_faults;
+	if (force.conns > 0)
+		p->conns = (u32)force.conns;
+	if (force.bytes > 0)
+		p->bytes = (u32)force.bytes;
+	if (force.weak >= 0)
+		p->weak = (u32)force.weak;
+	if (force.mask >= 0)
+		p->fault_mask = (u32)force.mask;
+	if (force.faults >= 0)
+		p->faults = (u32)force.faults;
 	if (!p->fault_mask)
 		p->faults = 0;
 	if (p->faults > SIM_PLAN_MAX)
@@ -122,8 +158,8 @@ static void sim_profile_make(void)
 	/* A VM needs as many blocks as there are slots to come up. */
 	if (p->oom && p->oom < 2 * p->slots)
 		p->oom = 2 * p->slots;
-	if (force_oom >= 0)
-		p->oom = (u32)force_oom;
+	if (force.oom >= 0)
+		p->oom = (u32)force.oom;
 	for (i = 0; i < SIM_PLAN_MAX; i++) {
 		sim.plan[i].delay = sim_size(2 * p->tick);
 		do
@@ -156,10 +192,11 @@ static void sim_profile_print(void)
 	putchar('\n');
 }
 
-static void sim_one(u64 seed, bool trace)
+void sim_one(u64 seed, bool trace, int fd)
 {
 	u32 i, k;
 
+	report = fd;
 	sim.seed = seed;
 	sim.rng = seed;
 	sim.now = 0;
@@ -239,8 +276,8 @@ static void sim_summary(u64 seeds, double seconds)
 	       (unsigned long long)sim.count.bytes, (unsigned long long)sim.count.ring_bytes,
 	       (unsigned long long)sim.count.held, (unsigned long long)sim.count.pended);
 	printf("  %llu doorbells (%.2f per KiB in rings), %llu lost, %llu wakes in ticks, %llu early "
-	       "and %llu late loads, %llu pages back\n  %llu moves (%llu unanswered, %llu meetings, %llu "
-	       "reverts), %llu lies\n",
+	       "and %llu late loads, %llu pages back\n  %llu moves (%llu unanswered, %llu meetings), "
+	       "%llu lies\n",
 	       (unsigned long long)sim.count.doorbells,
 	       sim.count.ring_bytes ? (double)sim.count.doorbells * 1024 / (double)sim.count.ring_bytes
 				    : 0.0,
@@ -248,7 +285,7 @@ static void sim_summary(u64 seeds, double seconds)
 	       (unsigned long long)sim.count.early, (unsigned long long)sim.count.late,
 	       (unsigned long long)sim.count.reclaims, (unsigned long long)sim.count.moves,
 	       (unsigned long long)sim.count.unanswered, (unsigned long long)sim.count.meets,
-	       (unsigned long long)sim.count.reverts, (unsigned long long)sim.count.lies);
+	       (unsigned long long)sim.count.lies);
 	printf("  faults:");
 	for (i = 0; i < SIM_FAULTS; i++)
 		printf(" %s %llu", sim_fault_name[i], (unsigned long long)sim.count.faults[i]);
@@ -269,6 +306,8 @@ static const char usage[] =
 	"  --oom N          one allocation in N fails; 0: none\n"
 	"  --drop MASK      leave out faults of the plan, a bit each; --schedule N  another schedule\n"
 	"  --trace          print what happens\n"
+	"  --shrink         look for a smaller run that fails in the same way (done by itself after a\n"
+	"                   failure, unless SIM_NO_SHRINK is set), print the end of its trace\n"
 	"  --list           print the seeds' settings\n";
 
 static int sim_mask(const char *names)
@@ -277,6 +316,8 @@ static int sim_mask(const char *names)
 	int mask = 0;
 	u32 i;
 
+	if (names[0] == '0')
+		return (int)strtoul(names, NULL, 0);
 	snprintf(copy, sizeof(copy), "%s", names);
 	for (name = strtok_r(copy, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
 		for (i = 0; i < SIM_FAULTS && strcmp(name, sim_fault_name[i]); i++)
@@ -297,12 +338,13 @@ int main(int argc, char **argv)
 		{"vms", 1, NULL, 'v'},	 {"hosts", 1, NULL, 'h'},   {"conns", 1, NULL, 'c'},
 		{"bytes", 1, NULL, 'b'}, {"memory", 1, NULL, 'M'},  {"faults", 1, NULL, 'f'},
 		{"lies", 1, NULL, 'L'},	 {"oom", 1, NULL, 'O'},	    {"schedule", 1, NULL, 'n'},
-		{"drop", 1, NULL, 'd'},
+		{"drop", 1, NULL, 'd'},	 {"shrink", 0, NULL, 'r'},
 		{"only", 1, NULL, 'o'},	 {"trace", 0, NULL, 't'},   {"list", 0, NULL, 'l'},
 		{"help", 0, NULL, 'H'},	 {"keep-going", 0, NULL, 'k'}, {NULL, 0, NULL, 0}};
 	u64 first = 0, last = 0, seed, done = 0, failed = 0;
 	double minutes = 0, start = sim_clock();
-	bool trace = false, list = false, keep = false, fixed = false;
+	bool trace = false, list = false, keep = false, fixed = false,
+	     shrink = false;
 	char *end;
 	int c;
 
@@ -325,31 +367,31 @@ int main(int argc, char **argv)
 			minutes = strtod(optarg, NULL);
 			break;
 		case 'v':
-			force.vms = (u32)atoi(optarg);
+			force.vms = atoi(optarg);
 			break;
 		case 'h':
-			force.hosts = (u32)atoi(optarg);
+			force.hosts = atoi(optarg);
 			break;
 		case 'c':
-			force.conns = (u32)atoi(optarg);
+			force.conns = atoi(optarg);
 			break;
 		case 'b':
-			force.bytes = (u32)atoi(optarg);
+			force.bytes = atoi(optarg);
 			break;
 		case 'M':
-			force_weak = !strcmp(optarg, "weak");
+			force.weak = !strcmp(optarg, "weak");
 			break;
 		case 'f':
-			force_faults = atoi(optarg);
+			force.faults = atoi(optarg);
 			break;
 		case 'o':
-			force_mask = sim_mask(optarg);
+			force.mask = sim_mask(optarg);
 			break;
 		case 'L':
-			force_lies = atoi(optarg);
+			force.lies = atoi(optarg);
 			break;
 		case 'O':
-			force_oom = atoi(optarg);
+			force.oom = atoi(optarg);
 			break;
 		case 'n':
 			sim.schedule = strtoull(optarg, NULL, 0);
@@ -366,6 +408,9 @@ int main(int argc, char **argv)
 		case 'k':
 			keep = true;
 			break;
+		case 'r':
+			shrink = true;
+			break;
 		case 'H':
 			fputs(usage, stdout);
 			return 0;
@@ -373,23 +418,17 @@ int main(int argc, char **argv)
 			fputs(usage, stderr);
 			return 2;
 		}
-		/* What the seed alone does not tell has to be said again for a replay. */
-		if (strchr("vhcbMfoLOnd", c)) {
-			size_t n = strlen(options);
-			u32 i;
-
-			for (i = 0; longopts[i].name && longopts[i].val != c; i++)
-				;
-			snprintf(options + n, sizeof(options) - n, " --%s %s", longopts[i].name, optarg);
-		}
 	}
 	if (force.vms == 1 || force.vms > SIM_VMS_MAX || force.hosts > SIM_HOSTS_MAX ||
-	    force.conns > SIM_CONNS_MAX) {
+	    force.conns > SIM_CONNS_MAX / 2) {
 		fprintf(stderr, "vmcomm-sim: 2 to %d VMs, up to %d hosts and %d connections\n",
-			SIM_VMS_MAX, SIM_HOSTS_MAX, SIM_CONNS_MAX);
+			SIM_VMS_MAX, SIM_HOSTS_MAX, SIM_CONNS_MAX / 2);
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (shrink)
+		return sim_shrink(first);
+	sim_shrinks = !keep && !trace && !getenv("SIM_NO_SHRINK");
 	if (!fixed)
 		printf("first seed 0x%llx\n", (unsigned long long)first);
 	for (seed = first;; seed++) {
@@ -406,13 +445,13 @@ int main(int argc, char **argv)
 			int status;
 
 			if (!pid) {
-				sim_one(seed, trace);
+				sim_one(seed, trace, -1);
 				_exit(0);
 			}
 			if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
 				failed++;
 		} else {
-			sim_one(seed, trace);
+			sim_one(seed, trace, -1);
 		}
 		done++;
 	}

@@ -316,6 +316,18 @@ void sim_check_show(void); /* after a failure */
 
 /* --- main.c --- */
 
+/* What the command line says; -1: the seed says. */
+struct sim_force {
+	int vms, hosts, conns, bytes, weak, faults, mask, lies, oom;
+};
+
+extern struct sim_force force;
+extern bool sim_shrinks;
+void sim_one(u64 seed, bool trace, int fd);
+int sim_shrink(u64 seed);
+void sim_options(char *text, size_t size);
+void sim_shrink_exec(void) __attribute__((noreturn));
+
 struct sim_profile {
 	u32 vms, hosts, conns, chunk_shift, slots;
 	u64 region;
@@ -352,7 +364,6 @@ enum sim_fault {
 	SIM_FAULT_DAEMON, /* restart of the host's daemon */
 	SIM_FAULT_CLOCK,
 	SIM_FAULT_HOG, /* shared memory is used up */
-	SIM_FAULT_REVERT,
 	SIM_FAULTS
 };
 
@@ -384,7 +395,7 @@ struct sim {
 	} plan[SIM_PLAN_MAX];
 	struct {
 		u64 progress, doorbells, bells_lost, bytes, ring_bytes, held, pended, switches, faults[SIM_FAULTS],
-			conns, eofs, resets, backstops, attached, moves, evicts, early, late, unanswered, reclaims, lies, meets, reverts;
+			conns, eofs, resets, backstops, attached, moves, evicts, early, late, unanswered, reclaims, lies, meets;
 	} count;
 };
 
