@@ -1027,19 +1027,23 @@ static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 	return 0;
 }
 
-static int migration_new(struct vm *vm, const char *host, struct migration **out,
-			 struct vmcomm_error *e)
+/* Return: NULL and @e when it cannot be. */
+static struct migration *migration_new(struct vm *vm, const char *host, struct vmcomm_error *e)
 {
 	struct manager *m = vm->group->m;
 	struct migration *mg;
 	int err;
 
-	if (!m->backend || !m->backend->migrate || !vm->qmp[0])
-		return vmcomm_error_set(e, -EOPNOTSUPP, "vm '%s' has no QMP socket (qmp=), without "
-					"which vmcommd cannot migrate it", vm->name);
+	if (!m->backend || !m->backend->migrate || !vm->qmp[0]) {
+		vmcomm_error_set(e, -EOPNOTSUPP, "vm '%s' has no QMP socket (qmp=), without which "
+				 "vmcommd cannot migrate it", vm->name);
+		return NULL;
+	}
 	mg = calloc(1, sizeof(*mg));
-	if (!mg)
-		return vmcomm_error_set(e, -ENOMEM, "out of memory");
+	if (!mg) {
+		vmcomm_error_set(e, -ENOMEM, "out of memory");
+		return NULL;
+	}
 	mg->m = m;
 	mg->vm = vm;
 	mg->failed = DONE;
@@ -1054,13 +1058,13 @@ static int migration_new(struct vm *vm, const char *host, struct migration **out
 	if (err < 0) {
 		sd_event_source_disable_unref(mg->later);
 		free(mg);
-		return vmcomm_error_set(e, err, "no event source");
+		vmcomm_error_set(e, err, "no event source");
+		return NULL;
 	}
 	sd_event_source_set_enabled(mg->later, SD_EVENT_OFF);
 	sd_event_source_set_enabled(mg->timer, SD_EVENT_OFF);
 	vm->move = mg;
-	*out = mg;
-	return 0;
+	return mg;
 }
 
 int migrate_start(struct vm *vm, const struct migrate_options *o, const struct migrate_callbacks *cb,
@@ -1074,9 +1078,9 @@ int migrate_start(struct vm *vm, const struct migrate_options *o, const struct m
 	if (!find_host(vm->group->m, o->host))
 		return vmcomm_error_set(e, -ENOENT, "there is no host '%s': name it in a section "
 					"[host %s] of %s", o->host, o->host, vm->group->m->config.file);
-	err = migration_new(vm, o->host, &mg, e);
-	if (err)
-		return err;
+	mg = migration_new(vm, o->host, e);
+	if (!mg)
+		return e->code;
 	snprintf(mg->id, sizeof(mg->id), "%016llx%016llx", (unsigned long long)manager_random(),
 		 (unsigned long long)manager_random());
 	mg->bandwidth = o->bandwidth;
@@ -1095,10 +1099,11 @@ int migrate_find(struct vm *vm, const struct migrate_callbacks *cb, void *arg,
 	struct migration *mg;
 	int err = vm_idle(vm, e);
 
-	if (!err)
-		err = migration_new(vm, "", &mg, e);
 	if (err)
 		return err;
+	mg = migration_new(vm, "", e);
+	if (!mg)
+		return e->code;
 	mg->find = true;
 	mg->find_until = manager_now_usec() + FIND_SECONDS * 1000000ULL;
 	mg->cb = *cb;
@@ -1156,7 +1161,8 @@ void migrate_resume(struct manager *m)
 			incoming_watch(vm);
 		if (!vm->moving.host[0] || vm->move)
 			continue;
-		if (migration_new(vm, vm->moving.host, &mg, &e)) {
+		mg = migration_new(vm, vm->moving.host, &e);
+		if (!mg) {
 			snprintf(vm->problem, sizeof(vm->problem), "%.500s", e.text);
 			log_error("%s", e.text);
 			continue;

@@ -474,7 +474,7 @@ const char *peer_name(const struct peer *p)
 
 int peer_local_address(const struct peer *p, char *buf, size_t size)
 {
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = {0};
 	socklen_t len = sizeof(ss);
 	const void *addr = &((struct sockaddr_in *)&ss)->sin_addr;
 
@@ -554,7 +554,7 @@ static void server_accept(struct peer_server *s, int fd, const struct sockaddr_s
 
 static int server_ready(sd_event_source *src, int fd, uint32_t revents, void *arg)
 {
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = {0};
 	unsigned int budget = 8;
 	socklen_t len;
 	int conn;
@@ -609,10 +609,15 @@ fail:
 
 void peer_server_free(struct peer_server *s)
 {
+	struct peer *p, *next;
+
 	if (!s)
 		return;
-	while (s->peers)
-		really_free(s->peers);
+	for (p = s->peers; p; p = next) {
+		next = p->next;
+		p->server = NULL;
+		really_free(p);
+	}
 	sd_event_source_disable_unref(s->io);
 	if (s->cred)
 		gnutls_psk_free_server_credentials(s->cred);

@@ -20,6 +20,7 @@ class Machine:
     append          extra words for the kernel's command line
     extra           extra QEMU arguments, as a list
     disk            path of a root disk (lab.rootdisk) instead of the host's root: it can migrate
+    ram             file that is its memory, shared with the QEMU that it migrates to; see Guest.receiver
     """
 
     smp: int = 1
@@ -29,6 +30,7 @@ class Machine:
     append: str = ""
     extra: list = field(default_factory=list)
     disk: str = ""
+    ram: str = ""
 
 
 # No word here makes the guest's network or scheduler slower or faster than a stock boot; they
@@ -70,6 +72,9 @@ def command_line(name, machine, accel, kernel_image, initramfs, files, nic=None,
     else:
         args += ["-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,"
                             "multidevs=remap"]
+    if machine.ram:
+        args += ["-object", f"memory-backend-file,id=ram0,size={machine.memory}M,share=on,"
+                            f"mem-path={machine.ram}", "-machine", "memory-backend=ram0"]
     if nic:
         vhost = "on" if nic["vhost"] else "off"
         args += ["-netdev", f"tap,id=net0,ifname={nic['tap']},script=no,downscript=no,vhost={vhost}",

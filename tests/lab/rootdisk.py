@@ -23,7 +23,7 @@ PROGRAMS = (
     "/usr/bin/tail /usr/bin/awk /usr/bin/seq /usr/bin/date /usr/bin/setpriv /usr/bin/timeout "
     "/sbin/insmod /sbin/rmmod /bin/ss /bin/ip /usr/bin/iperf3 /usr/bin/redis-server "
     "/usr/bin/redis-cli /usr/bin/redis-benchmark /usr/sbin/sshd /usr/bin/ssh /usr/bin/ssh-keygen "
-    "/usr/bin/rsync /etc/ssl/openssl.cnf /etc/nsswitch.conf /etc/services /etc/protocols").split()
+    "/usr/bin/rsync /usr/bin/python3 /usr/lib/python3.11/ /etc/ssl/openssl.cnf /etc/nsswitch.conf /etc/services /etc/protocols").split()
 POSTGRES = ["/usr/lib/postgresql/15/", "/usr/share/postgresql/15/", "/usr/share/zoneinfo/UTC",
             "/usr/lib/locale/C.utf8/"]
 _ACCOUNTS = {
@@ -33,6 +33,8 @@ _ACCOUNTS = {
     "etc/shadow": "root:*:1::::::\nsshd:*:1::::::\n",
     "etc/hosts": "127.0.0.1 localhost\n",
 }
+# PostgreSQL's just-in-time compiler is 100 MB of LLVM; the others are as large and of no use.
+_LEFT_OUT = {"bitcode", "llvmjit.so", "test", "idlelib", "lib2to3", "ensurepip", "__pycache__"}
 _LIBRARY = re.compile(r"(/\S+) \(0x")
 
 
@@ -52,8 +54,7 @@ def _files(name):
     """NAME, what is below it, and the libraries of all that."""
     path = Path(name)
     found = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    # PostgreSQL's just-in-time compiler is 100 MB of LLVM.
-    found = [p for p in found if "bitcode" not in p.parts and p.name != "llvmjit.so"]
+    found = [p for p in found if not _LEFT_OUT & set(p.parts)]
     elf = [p for p in found if p.exists() and _is_elf(p)]
     for p in elf:
         text = subprocess.run(["ldd", str(p)], capture_output=True, text=True, check=False).stdout

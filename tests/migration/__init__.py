@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Two hosts on one machine, guests that move between them."""
 
-from .hosts import Host, Mover, Site
+from .hosts import Host, Mover, Site, kill_9
 
-__all__ = ["Host", "Mover", "Site"]
+__all__ = ["Host", "Mover", "Site", "kill_9"]

@@ -28,7 +28,7 @@ PROGRAMS = ("tests/programs/vmcomm-verify", "bench/tools/vmcomm-perf")
 class Host:
     """One of them. ctl() and so on are its daemon's (daemonlib.Daemon)."""
 
-    def __init__(self, name, net, peers, attach_timeout=60, key=None):
+    def __init__(self, name, net, peers, attach_timeout=60):
         self.name, self.net = name, net
         self._scratch = tempfile.TemporaryDirectory(prefix=f"vmc{name}-", dir="/tmp")
         self.directory = self._scratch.name
@@ -77,12 +77,17 @@ class Mover(Member):
     def state(self):
         return self.host.vm(self.name)["state"]
 
-    def expect_at(self, host):
-        """Start a QEMU for it on HOST and register it there. Returns (receiver, monitor)."""
+    def receiver_at(self, host):
+        """Start a QEMU for it on HOST. Returns (receiver, monitor for vmcommd)."""
         self.receivers += 1
         monitor = f"{host.directory}/{self.name}.{self.receivers}.qmp"
         receiver = self.guest.receiver(host.net, ["-qmp", f"unix:{monitor},server=on,wait=off"])
         wait_until(lambda: os.path.exists(monitor), "the receiver's second monitor")
+        return receiver, monitor
+
+    def expect_at(self, host):
+        """The same, registered there."""
+        receiver, monitor = self.receiver_at(host)
         host.ctl("vm", "add", self.name, "--incoming", "--group", GROUP, "--key-file", host.key_file,
                  "--qmp", monitor)
         return receiver, monitor
@@ -113,26 +118,28 @@ class Mover(Member):
 
 
 class Site:
-    """Hosts a and b; MOVERS guests that can migrate, and STAYERS that cannot, all at host a at first."""
+    """Hosts a, b, perhaps c; MOVERS guests that can migrate, STAYERS that cannot, all at a at first."""
 
-    def __init__(self, lab, movers=1, stayers=2, *, memory=256, postgres=False, join=True):
+    def __init__(self, lab, movers=1, stayers=2, *, hosts=2, memory=256, postgres=False, join=True):
         self.lab = lab
         self._stack = contextlib.ExitStack()
-        net_a = lab.net()
-        net_b = lab.net(trunk=net_a)
+        nets = {"a": lab.net()}
+        for name in "bc"[:hosts - 1]:
+            nets[name] = lab.net(trunk=nets["a"])
         disk = str(rootdisk.build(postgres=postgres))
         guests, monitors = [], []
-        self.a = Host("a", net_a, {"b": net_b.ip4})
-        self._stack.callback(self.a.close)
-        self.b = Host("b", net_b, {"a": net_a.ip4})
-        self._stack.callback(self.b.close)
-        self.a.add_group()
-        self.b.add_group(self.a.key_file)
+        self.hosts = []
+        for name, net in nets.items():
+            others = {n: o.ip4 for n, o in nets.items() if n != name}
+            self.hosts.append(Host(name, net, others | {"nowhere": f"{net.ip4}:1"}))
+            self._stack.callback(self.hosts[-1].close)
+            self.hosts[-1].add_group(self.hosts[0].key_file if net is not nets["a"] else None)
+        self.a, self.b = self.hosts[:2]
         for i in range(movers + stayers):
             name = f"g{i + 1}"
             monitors.append(f"{self.a.directory}/{name}.0.qmp")
             options = {"disk": disk, "memory": memory} if i < movers else {}
-            guests.append(lab.define(name, net=net_a, **options))
+            guests.append(lab.define(name, net=nets["a"], **options))
             guests[-1].launch(["-qmp", f"unix:{monitors[-1]},server=on,wait=off"])
         self.members = [Mover(self, g, self.a, m) for g, m in zip(guests, monitors)]
         self.movers, self.stayers = self.members[:movers], self.members[movers:]
