@@ -10,7 +10,7 @@ const char *const sim_fault_name[SIM_FAULTS] = {
 	[SIM_FAULT_FLOOD] = "flood",	   [SIM_FAULT_EVICT] = "evict",
 	[SIM_FAULT_TOUR] = "tour",	   [SIM_FAULT_MEET] = "meet",
 	[SIM_FAULT_DAEMON] = "daemon",	   [SIM_FAULT_CLOCK] = "clock",
-	[SIM_FAULT_HOG] = "hog",
+	[SIM_FAULT_HOG] = "hog",	   [SIM_FAULT_REVERT] = "revert",
 };
 
 static u32 openers, jobs;
@@ -172,6 +172,69 @@ static void sim_rebooter(void *arg)
 	jobs--;
 }
 
+/* Words of a VM's slot that are not what they were, back to that. */
+static void sim_set_back(u8 *at, const u8 *old, u64 n)
+{
+	u64 i, v;
+
+	for (i = 0; i < n; i += 8) {
+		memcpy(&v, old + i, 8);
+		if (v != sim_peek(at + i, 8))
+			sim_poke(at + i, v, 8);
+	}
+}
+
+/*
+ * Back to a snapshot: for a while its peers see the words of an earlier moment, as it goes on from
+ * there, before it finds out and begins a new incarnation. What it had with its peers is spoiled;
+ * nobody else notices anything.
+ */
+static void sim_reverter(void *arg)
+{
+	struct sim_vm *vm = arg;
+	struct sim_host *h = &sim.host[vm->host];
+	u32 life = vm->life, slot = vm->slot, i, shift = h->lay.chunk_shift, chunks = 0;
+	u8 *ctl = (u8 *)vmcomm_layout_slot(&h->lay, h->base, slot);
+	u8 *copy = malloc(h->lay.ctl_stride + (4ULL << shift)), *chunk[4];
+
+	if (!copy)
+		abort();
+	memcpy(copy, ctl, h->lay.ctl_stride);
+	for (i = 0; i < h->lay.slots && chunks < 4; i++) {
+		struct vmcomm_pair *pair = vm->node_up ? vm->node.pair[i] : NULL;
+
+		if (!pair || !pair->ccb_chunks)
+			continue;
+		chunk[chunks] = vmcomm_layout_chunk(&h->lay, h->base, slot, pair->ccb_chunk[0]);
+		memcpy(copy + h->lay.ctl_stride + ((u64)chunks << shift), chunk[chunks], 1u << shift);
+		chunks++;
+	}
+	sim_pause(sim_size(2 * sim.p.tick));
+	if (vm->life != life || vm->host != h->id || vm->slot != slot || !vm->node_up) {
+		free(copy);
+		vm->busy = false;
+		jobs--;
+		return;
+	}
+	sim.count.reverts++;
+	sim.reverts++;
+	for (i = 0; i < sim.socks; i++)
+		if (sim.sock[i]->vm == vm && !(sim.sock[i]->closed && sim.sock[i]->peer->closed))
+			sim.sock[i]->reverted = sim.sock[i]->peer->reverted = true;
+	sim_vm_crash(vm);
+	sim_set_back(ctl, copy, h->lay.ctl_stride);
+	for (i = 0; i < chunks; i++)
+		sim_set_back(chunk[i], copy + h->lay.ctl_stride + ((u64)i << shift), 1u << shift);
+	free(copy);
+	for (i = 0; i < h->lay.slots; i++)
+		if (h->vm[i] && h->vm[i] != vm)
+			sim_host_deliver(h->id, i, VMCOMM_VECTOR_EVENT);
+	sim_pause(sim_size(2 * sim.p.tick));
+	sim_vm_start(vm, true);
+	vm->busy = false;
+	jobs--;
+}
+
 static bool sim_vm_free(const struct sim_vm *vm)
 {
 	return !vm->busy && !vm->crashed && !vm->moving && !vm->paused && vm->node_up;
@@ -277,6 +340,10 @@ static void sim_fault(u32 fault, u32 nr)
 		break;
 	case SIM_FAULT_HOG:
 		sim_vm_post(&vm->work, SIM_WORK_HOG, 0, 0, NULL);
+		break;
+	case SIM_FAULT_REVERT:
+		vm->busy = true;
+		sim_job(vm, "revert", sim_reverter);
 		break;
 	default:
 		abort();

@@ -208,6 +208,7 @@ void sim_one(u64 seed, bool trace, int fd)
 	sim.lying = false;
 	sim.spoiled = false;
 	sim.over = false;
+	sim.reverts = 0;
 	sim.cur = NULL;
 	sim_sched_reset();
 	sim_profile_make();
@@ -277,7 +278,7 @@ static void sim_summary(u64 seeds, double seconds)
 	       (unsigned long long)sim.count.held, (unsigned long long)sim.count.pended);
 	printf("  %llu doorbells (%.2f per KiB in rings), %llu lost, %llu wakes in ticks, %llu early "
 	       "and %llu late loads, %llu pages back\n  %llu moves (%llu unanswered, %llu meetings), "
-	       "%llu lies\n",
+	       "%llu reverts, %llu lies\n",
 	       (unsigned long long)sim.count.doorbells,
 	       sim.count.ring_bytes ? (double)sim.count.doorbells * 1024 / (double)sim.count.ring_bytes
 				    : 0.0,
@@ -285,7 +286,7 @@ static void sim_summary(u64 seeds, double seconds)
 	       (unsigned long long)sim.count.early, (unsigned long long)sim.count.late,
 	       (unsigned long long)sim.count.reclaims, (unsigned long long)sim.count.moves,
 	       (unsigned long long)sim.count.unanswered, (unsigned long long)sim.count.meets,
-	       (unsigned long long)sim.count.lies);
+	       (unsigned long long)sim.count.reverts, (unsigned long long)sim.count.lies);
 	printf("  faults:");
 	for (i = 0; i < SIM_FAULTS; i++)
 		printf(" %s %llu", sim_fault_name[i], (unsigned long long)sim.count.faults[i]);

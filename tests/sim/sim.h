@@ -174,6 +174,7 @@ struct sim_sock {
 	bool closed;
 	bool crashed; /* its VM did */
 	bool vm_died; /* perhaps after it was closed */
+	bool reverted; /* one of the two VMs was set back to an earlier state */
 	bool refused; /* it told its peer that bytes were lost */
 	bool want_close;
 	bool ready;
@@ -364,6 +365,7 @@ enum sim_fault {
 	SIM_FAULT_DAEMON, /* restart of the host's daemon */
 	SIM_FAULT_CLOCK,
 	SIM_FAULT_HOG, /* shared memory is used up */
+	SIM_FAULT_REVERT, /* a snapshot */
 	SIM_FAULTS
 };
 
@@ -390,12 +392,13 @@ struct sim {
 	bool lying;   /* lies may come */
 	bool spoiled; /* somebody has lied */
 	bool over;    /* connections of the group that was lied to end now */
+	u32 reverts;  /* of this seed */
 	struct {
 		u32 delay, fault, vm;
 	} plan[SIM_PLAN_MAX];
 	struct {
 		u64 progress, doorbells, bells_lost, bytes, ring_bytes, held, pended, switches, faults[SIM_FAULTS],
-			conns, eofs, resets, backstops, attached, moves, evicts, early, late, unanswered, reclaims, lies, meets;
+			conns, eofs, resets, backstops, attached, moves, evicts, early, late, unanswered, reclaims, lies, meets, reverts;
 	} count;
 };
 
@@ -413,7 +416,7 @@ void sim_trace_(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* May the streams of this socket be anything, as somebody lied to its VM? */
 static inline bool sim_spoiled(const struct sim_sock *s)
 {
-	return sim.spoiled && (s->vm->group || s->peer->vm->group);
+	return s->reverted || (sim.spoiled && (s->vm->group || s->peer->vm->group));
 }
 
 /* One step: called at each access. */
