@@ -120,8 +120,9 @@ static void vmcomm_link_news(struct work_struct *work)
  */
 static void vmcomm_link_sockets(struct vmcomm_link *link)
 {
-	struct vmcomm_abi_plain *row = vmcomm_layout_plain(&link->region.lay, link->region.base,
-							   link->node.slot);
+	struct vmcomm_abi_plain *row = link->plain ?: vmcomm_layout_plain(&link->region.lay,
+									  link->region.base,
+									  link->node.slot);
 	u32 n, i, plain = 0, k;
 	struct vmcomm_sock **v;
 
@@ -222,6 +223,10 @@ int vmcomm_link_up(struct vmcomm_link *link, const struct vmcomm_node_config *co
 					    (u32)VMCOMM_RING_SHIFT_MAX);
 	link->node.ring_shift_max = clamp(vmcomm_ring_max, link->node.ring_shift_first,
 					  (u32)VMCOMM_RING_SHIFT_MAX);
+	if (link->ring_max) {
+		link->node.ring_shift_max = min(link->node.ring_shift_max, link->ring_max);
+		link->node.ring_shift_first = min(link->node.ring_shift_first, link->ring_max);
+	}
 	link->closing = false;
 	WRITE_ONCE(link->up, true);
 	mutex_lock(&vmcomm_links_lock);
@@ -260,6 +265,14 @@ void vmcomm_link_down(struct vmcomm_link *link)
 void vmcomm_link_deinit(struct vmcomm_link *link)
 {
 	tasklet_kill(&link->tasklet);
+}
+
+/* What the VM in @slot tells the host; NULL: not to be seen now. Valid until the pair is released. */
+const struct vmcomm_abi_slot *vmcomm_link_slot_page(struct vmcomm_link *link, u32 slot)
+{
+	if (link->slot_page)
+		return link->slot_page(link, slot);
+	return vmcomm_layout_slot(&link->region.lay, link->region.base, slot);
 }
 
 /* RCU read lock held. */

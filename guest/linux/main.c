@@ -91,11 +91,16 @@ static int __init vmcomm_init(void)
 	err = vmcomm_ivshmem_init();
 	if (err)
 		goto err_loop;
-	err = vmcomm_hook_init();
+	err = vmcomm_xen_init();
 	if (err)
 		goto err_ivshmem;
+	err = vmcomm_hook_init();
+	if (err)
+		goto err_xen;
 	return 0;
 
+err_xen:
+	vmcomm_xen_deinit();
 err_ivshmem:
 	vmcomm_ivshmem_deinit();
 err_loop:
@@ -112,6 +117,7 @@ static void __exit vmcomm_exit(void)
 {
 	/* No new contexts; then memory goes, connections go on over TCP; then the contexts go. */
 	vmcomm_hook_deinit();
+	vmcomm_xen_deinit();
 	vmcomm_ivshmem_deinit();
 	vmcomm_loop_deinit();
 	vmcomm_proc_deinit();

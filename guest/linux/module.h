@@ -42,7 +42,10 @@ struct vmcomm_link {
 	/* which slot a connection's other end is in; -ENOENT: none of ours */
 	int (*find)(struct vmcomm_link *link, const struct sock *sk, const u8 raddr[16],
 		    bool client);
-	void (*kick)(struct vmcomm_node *node, u32 slot, u32 vector);
+	/* for transports whose region is no single mapping: where these are */
+	struct vmcomm_abi_plain *plain;
+	const struct vmcomm_abi_slot *(*slot_page)(struct vmcomm_link *link, u32 slot);
+	u32 ring_max; /* log2 of the largest ring that it can share; 0: any */
 	struct tasklet_struct tasklet; /* doorbell */
 	struct delayed_work tick;
 	struct work_struct news_work;
@@ -208,9 +211,10 @@ void vmcomm_link_deinit(struct vmcomm_link *link);
 void vmcomm_link_doorbell(struct vmcomm_link *link);
 struct vmcomm_link *vmcomm_link_find(const struct sock *sk, const u8 raddr[16], bool client,
 				     u32 *slot);
+const struct vmcomm_abi_slot *vmcomm_link_slot_page(struct vmcomm_link *link, u32 slot);
 bool vmcomm_link_policy(struct vmcomm_link *link, const struct vmcomm_conn_names *names);
 
-/* hook.c, loop.c, ivshmem.c, proc.c */
+/* hook.c, loop.c, ivshmem.c, xen.c, proc.c */
 int vmcomm_hook_init(void);
 void vmcomm_hook_deinit(void);
 void vmcomm_try_offer(struct vmcomm_sock *vs, bool announce);
@@ -219,6 +223,19 @@ int vmcomm_loop_init(unsigned int mb);
 void vmcomm_loop_deinit(void);
 int vmcomm_ivshmem_init(void);
 void vmcomm_ivshmem_deinit(void);
+#ifdef CONFIG_XEN_XENBUS_FRONTEND
+int vmcomm_xen_init(void);
+void vmcomm_xen_deinit(void);
+#else
+static inline int vmcomm_xen_init(void)
+{
+	return 0;
+}
+
+static inline void vmcomm_xen_deinit(void)
+{
+}
+#endif
 int vmcomm_proc_init(void);
 void vmcomm_proc_deinit(void);
 

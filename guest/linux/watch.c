@@ -24,9 +24,10 @@ static unsigned long vmcomm_watch_limit(const struct sock *sk)
 
 static u64 vmcomm_watch_heartbeat(const struct vmcomm_sock *vs)
 {
-	const struct vmcomm_region *region = &vs->link->region;
+	const struct vmcomm_abi_slot *page = vmcomm_link_slot_page(vs->link, vs->slot);
 
-	return vmcomm_load64(&vmcomm_layout_slot(&region->lay, region->base, vs->slot)->heartbeat);
+	/* Without it the peer counts as hung after the same time. */
+	return page ? vmcomm_load64(&page->heartbeat) : 0;
 }
 
 /*
