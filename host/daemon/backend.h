@@ -65,6 +65,7 @@ struct vmcomm_backend_callbacks {
 
 struct vmcomm_backend {
 	const char *name;
+	bool by_name; /* control is the VM's own name */
 	/*
 	 * Give the running VM its device. -EEXIST is no error that a backend returns: a device of
 	 * ours that is left over is removed first. When it fails, nothing is left in the VM.
@@ -116,5 +117,6 @@ static inline void vmcomm_backend_job_free(struct vmcomm_backend_job *job)
 }
 
 extern const struct vmcomm_backend vmcomm_backend_kvm;
+extern const struct vmcomm_backend vmcomm_backend_xen; /* if built with VMCOMM_XEN */
 
 #endif

@@ -240,9 +240,14 @@ int manager_init(struct manager *m, sd_event *event, const char *config_file, bo
 	err = config_load(&m->config, config_file, optional, e);
 	if (err)
 		return err;
-	if (!strcmp(m->config.backend, "xen"))
+	if (!strcmp(m->config.backend, "xen")) {
+#ifdef VMCOMM_XEN
+		m->backend = &vmcomm_backend_xen;
+#else
 		return vmcomm_error_set(e, -EOPNOTSUPP, "%s: backend = xen: this vmcommd was built "
 					"without the Xen backend", config_file);
+#endif
+	}
 	if (!strcmp(m->config.backend, "kvm"))
 		m->backend = &vmcomm_backend_kvm;
 	err = make_dir(m->config.runtime_dir, 0755, e);

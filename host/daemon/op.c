@@ -121,11 +121,23 @@ static void plug_done(void *arg, int err, const char *text)
 	op->job = NULL;
 }
 
+/* What the backend finds the VM by; NULL: it cannot. */
+static const char *control(const struct vm *vm)
+{
+	const struct vmcomm_backend *backend = vm->group->m->backend;
+
+	if (!backend)
+		return NULL;
+	if (backend->by_name)
+		return vm->name;
+	return vm->qmp[0] ? vm->qmp : NULL;
+}
+
 static void backend_vm(const struct vm *vm, struct vmcomm_backend_vm *out)
 {
 	out->name = vm->name;
 	out->uuid = vm->uuid_given ? vm->uuid : NULL;
-	out->control = vm->qmp;
+	out->control = control(vm);
 	out->bus = vm->bus[0] ? vm->bus : NULL;
 }
 
@@ -156,7 +168,7 @@ static int attach_begin(struct op *op, struct vmcomm_error *e)
 		guest_wait(op);
 		return 0;
 	}
-	if (!m->backend || !vm->qmp[0]) {
+	if (!control(vm)) {
 		vm_socket_path(vm, path, sizeof(path));
 		return vmcomm_error_set(e, -EOPNOTSUPP, "vm '%s' has no QMP socket (qmp=): start its "
 					"QEMU with -chardev socket,id=vmcomm0c,path=%s -device "
@@ -221,7 +233,7 @@ static void unplug_begin(struct op *op)
 	struct vmcomm_backend_vm bvm;
 	int err;
 
-	if (!m->backend || !vm->qmp[0]) {
+	if (!control(vm)) {
 		/* Only for OP_REMOVE: the member goes, its QEMU keeps an empty shell. */
 		step(op, "QEMU %u keeps the device until it ends: vmcomm has no QMP socket for it",
 		     vm->qemu_pid);
@@ -256,7 +268,7 @@ static int detach_begin(struct op *op, struct vmcomm_error *e)
 		finish(op, 0, "%s", "");
 		return 0;
 	}
-	if (op->kind == OP_DETACH && (!m->backend || !vm->qmp[0]))
+	if (op->kind == OP_DETACH && !control(vm))
 		return vmcomm_error_set(e, -EOPNOTSUPP, "vm '%s' has no QMP socket (qmp=): unplug the "
 					"device in QEMU %u yourself (device_del, then chardev-remove)",
 					vm->name, vm->qemu_pid);

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * xen.c - give a running domain its place in a slot, and take it away again (M12)
+ *
+ * Each attached domain has a process vmcomm-xen (port.c), which outlives vmcommd. Attaching starts
+ * it; detaching asks it to end. vm->control is the domain's name; with a UUID the domain must have it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <xenstore.h>
+
+#include "../../host/daemon/backend.h"
+
+#define POLL_USEC      100000
+#define ATTACH_SECONDS 20
+#define DETACH_SECONDS 25 /* more than vmcomm-xen gives the guest */
+
+extern char **environ;
+
+struct job {
+	struct vmcomm_backend_job base;
+	struct vmcomm_backend_callbacks cb;
+	void *arg;
+	struct xs_handle *xs;
+	sd_event_source *timer;
+	sd_event_source *ready;
+	int fd; /* attach: vmcomm-xen says that it is ready */
+	bool ended;
+	unsigned int domid;
+	unsigned int polls;
+	int result;
+	char text[512];
+};
+
+/* The end is announced from the loop. */
+static void end(struct job *j, int result, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+static void end(struct job *j, int result, const char *fmt, ...)
+{
+	va_list args;
+
+	if (j->ended)
+		return;
+	j->ended = true;
+	j->result = result;
+	va_start(args, fmt);
+	vsnprintf(j->text, sizeof(j->text), fmt, args);
+	va_end(args);
+	sd_event_source_set_time_relative(j->timer, 0);
+	sd_event_source_set_enabled(j->timer, SD_EVENT_ONESHOT);
+}
+
+static char *node(struct job *j, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+static char *node(struct job *j, const char *fmt, ...)
+{
+	char path[256];
+	unsigned int len;
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(path, sizeof(path), fmt, args);
+	va_end(args);
+	return xs_read(j->xs, XBT_NULL, path, &len);
+}
+
+/* "/vm/6d2c...": the toolstack's own node, which the guest cannot write. */
+static bool uuid_is(const char *path, const uint8_t *uuid)
+{
+	unsigned int i, byte;
+
+	if (!path || strncmp(path, "/vm/", 4))
+		return false;
+	for (path += 4, i = 0; i < 16; i++, path += 2) {
+		if (*path == '-')
+			path++;
+		if (sscanf(path, "%2x", &byte) != 1 || byte != uuid[i])
+			return false;
+	}
+	return !*path;
+}
+
+/* Find the domain. Domain ids change and repeat, so this is done for each job. */
+static int find(struct job *j, const struct vmcomm_backend_vm *vm)
+{
+	unsigned int n = 0, i;
+	char **list, *name, *uuid;
+	bool found = false;
+
+	list = xs_directory(j->xs, XBT_NULL, "/local/domain", &n);
+	for (i = 0; list && i < n && !found; i++) {
+		name = node(j, "/local/domain/%s/name", list[i]);
+		if (name && !strcmp(name, vm->control)) {
+			found = true;
+			j->domid = (unsigned int)strtoul(list[i], NULL, 10);
+		}
+		free(name);
+	}
+	free(list);
+	if (!found || !j->domid) {
+		end(j, -ENOENT, "no domain '%s' runs here", vm->control);
+		return -ENOENT;
+	}
+	uuid = node(j, "/local/domain/%u/vm", j->domid);
+	if (vm->uuid && !uuid_is(uuid, vm->uuid)) {
+		end(j, -EPERM, "domain '%s' is another one: %s", vm->control, uuid ? uuid : "no UUID");
+		free(uuid);
+		return -EPERM;
+	}
+	free(uuid);
+	return 0;
+}
+
+/* The process that serves the domain; 0: none. */
+static pid_t port_pid(struct job *j)
+{
+	char *text = node(j, "/local/domain/0/backend/vmcomm/%u/0/pid", j->domid), path[64], comm[32];
+	pid_t pid = text ? (pid_t)strtol(text, NULL, 10) : 0;
+	ssize_t n;
+	int fd;
+
+	free(text);
+	if (pid <= 1)
+		return 0;
+	/* It may have died and its number been given to another. */
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, comm, sizeof(comm) - 1);
+	if (fd >= 0)
+		close(fd);
+	return n == 11 && !memcmp(comm, "vmcomm-xen\n", 11) ? pid : 0;
+}
+
+static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
+{
+	struct job *j = arg;
+
+	if (j->ended) {
+		j->cb.done(j->arg, j->result, j->text);
+		return 0;
+	}
+	if (j->fd >= 0) {
+		end(j, -ETIMEDOUT, "vmcomm-xen did not get ready in %d s", ATTACH_SECONDS);
+		return 0;
+	}
+	if (!port_pid(j)) {
+		j->cb.step(j->arg, "device removed");
+		end(j, 0, "%s", "");
+	} else if (++j->polls * POLL_USEC > DETACH_SECONDS * 1000000U) {
+		end(j, -ETIMEDOUT, "vmcomm-xen does not end");
+	} else {
+		sd_event_source_set_time_relative(s, POLL_USEC);
+		sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+	}
+	return 0;
+}
+
+static int port_ready(sd_event_source *s, int fd, uint32_t revents, void *arg)
+{
+	struct job *j = arg;
+	char byte;
+
+	sd_event_source_set_enabled(s, SD_EVENT_OFF);
+	if (read(fd, &byte, 1) == 1) {
+		j->cb.step(j->arg, "device given to the domain");
+		end(j, 0, "%s", "");
+	} else {
+		end(j, -EIO, "vmcomm-xen failed; vmcommd's log has its words");
+	}
+	return 0;
+}
+
+static void job_free(struct vmcomm_backend_job *base)
+{
+	struct job *j = (struct job *)base;
+
+	sd_event_source_disable_unref(j->timer);
+	sd_event_source_disable_unref(j->ready);
+	if (j->fd >= 0)
+		close(j->fd);
+	if (j->xs)
+		xs_close(j->xs);
+	free(j);
+}
+
+static struct job *job_new(sd_event *event, const struct vmcomm_backend_callbacks *cb,
+					  void *arg)
+{
+	struct job *j = calloc(1, sizeof(*j));
+
+	if (!j)
+		return NULL;
+	j->base.free = job_free;
+	j->cb = *cb;
+	j->arg = arg;
+	j->fd = -1;
+	if (sd_event_add_time_relative(event, &j->timer, CLOCK_MONOTONIC, ATTACH_SECONDS * 1000000ULL, 0,
+				       timer_ready, j) < 0) {
+		free(j);
+		return NULL;
+	}
+	j->xs = xs_open(0);
+	if (!j->xs)
+		end(j, -ENOTCONN, "cannot reach xenstore: is this a dom0 with Xen's services running?");
+	return j;
+}
+
+static int spawn_port(struct job *j, const char *socket_path)
+{
+	char program[PATH_MAX], domid[16], fd[16];
+	const char *argv[] = {program, "--domain", domid, "--slot-socket", socket_path, "--ready-fd",
+			      fd, NULL};
+	posix_spawnattr_t attr;
+	sigset_t none;
+	int pipefd[2], child[2], err;
+	pid_t pid;
+
+	/* Beside the region keeper's: set by the build, or for tests. */
+	snprintf(program, sizeof(program), "%s", getenv("VMCOMM_XEN") ?: VMCOMM_LIBEXECDIR "/vmcomm-xen");
+	snprintf(domid, sizeof(domid), "%u", j->domid);
+	if (pipe2(pipefd, O_CLOEXEC))
+		return -errno;
+	child[0] = pipefd[0];
+	child[1] = fcntl(pipefd[1], F_DUPFD, 3); /* without close-on-exec */
+	close(pipefd[1]);
+	snprintf(fd, sizeof(fd), "%d", child[1]);
+	sigemptyset(&none);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
+	err = -posix_spawn(&pid, program, NULL, &attr, (char **)(uintptr_t)argv, environ);
+	posix_spawnattr_destroy(&attr);
+	close(child[1]);
+	if (err) {
+		close(child[0]);
+		return err;
+	}
+	/* It goes to the background at once. */
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	j->fd = child[0];
+	return 0;
+}
+
+static int xen_attach(sd_event *event, const struct vmcomm_backend_vm *vm,
+		      const struct vmcomm_backend_device *dev,
+		      const struct vmcomm_backend_callbacks *cb, void *arg,
+		      struct vmcomm_backend_job **job)
+{
+	struct job *j = job_new(event, cb, arg);
+	int err;
+
+	if (!j)
+		return -ENOMEM;
+	*job = &j->base;
+	if (j->ended || find(j, vm))
+		return 0;
+	if (port_pid(j)) {
+		end(j, -EBUSY, "process %d serves the domain already", (int)port_pid(j));
+		return 0;
+	}
+	err = spawn_port(j, dev->socket);
+	if (!err)
+		err = sd_event_add_io(event, &j->ready, j->fd, EPOLLIN, port_ready, j);
+	if (err < 0)
+		end(j, err, "cannot start vmcomm-xen: %s", strerror(-err));
+	return 0;
+}
+
+static int xen_detach(sd_event *event, const struct vmcomm_backend_vm *vm,
+		      const struct vmcomm_backend_callbacks *cb, void *arg,
+		      struct vmcomm_backend_job **job)
+{
+	struct job *j = job_new(event, cb, arg);
+	pid_t pid;
+
+	if (!j)
+		return -ENOMEM;
+	*job = &j->base;
+	if (j->ended || find(j, vm))
+		return 0;
+	pid = port_pid(j);
+	if (!pid) {
+		end(j, -ENODEV, "domain '%s' has no device", vm->control);
+		return 0;
+	}
+	kill(pid, SIGTERM);
+	sd_event_source_set_time_relative(j->timer, POLL_USEC);
+	return 0;
+}
+
+const struct vmcomm_backend vmcomm_backend_xen = {
+	.name = "xen",
+	.by_name = true,
+	.attach = xen_attach,
+	.detach = xen_detach,
+};
