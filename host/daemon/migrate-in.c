@@ -23,6 +23,7 @@
 
 #define SYNC_MAX       20000 /* connections of one VM */
 #define ADOPT_POLL     250000
+#define ADOPT_LOOK     2000000 /* for connections that the source knew nothing of */
 #define ADOPT_SECONDS  10
 #define KEEP_SECONDS   60 /* the result, for a source that comes back for it */
 #define CONNS_BATCH    64
@@ -43,7 +44,8 @@ struct incoming {
 	bool prepare_asked, switch_asked;
 	bool attached;
 	json_t *conns; /* "local|remote": [sent, received] as at the source */
-	uint64_t deadline;
+	uint64_t deadline, attached_at;
+	unsigned int known; /* connections of the source with members here */
 	unsigned int adopted, connections, continued;
 	char text[256];
 };
@@ -215,31 +217,49 @@ static json_int_t both_paths(json_t *direction)
 	       json_integer_value(json_object_get(direction, "tcp_bytes"));
 }
 
-static void adopted_row(struct incoming *in, json_t *row)
+/* A connection that is in shared memory here. */
+static void open_row(struct incoming *in, json_t *row)
 {
 	json_t *client = json_object_get(row, "client"), *server = json_object_get(row, "server");
 	json_t *up = json_object_get(row, "to_server"), *down = json_object_get(row, "to_client");
 	const char *vm = json_string_value(json_object_get(client, "vm"));
-	const char *state = json_string_value(json_object_get(row, "state"));
 	bool is_client = vm && !strcmp(vm, in->vm->name);
 	char local[80], remote[80], key[164];
 	json_t *was;
 
-	if (!state || strcmp(state, "open"))
-		return;
 	endpoint_key(is_client ? client : server, local, sizeof(local));
 	endpoint_key(is_client ? server : client, remote, sizeof(remote));
 	snprintf(key, sizeof(key), "%s|%s", local, remote);
 	was = json_object_get(in->conns, key);
-	if (!was)
-		return;
 	in->adopted++;
+	if (!was) {
+		/* Set up while they were apart. */
+		in->connections++;
+		return;
+	}
 	if (both_paths(is_client ? up : down) >= json_integer_value(json_array_get(was, 0)) &&
 	    both_paths(is_client ? down : up) >= json_integer_value(json_array_get(was, 1)))
 		in->continued++;
 	else
 		log_warning("vm %s: connection %s: its counters are below those at the source",
 			    in->vm->name, key);
+}
+
+/* One that stays on TCP. */
+static void plain_row(struct incoming *in, json_t *row)
+{
+	json_t *local = json_object_get(row, "local"), *remote = json_object_get(row, "remote");
+	const char *vm = json_string_value(json_object_get(local, "vm"));
+	const char *peer = json_string_value(json_object_get(remote, "vm"));
+	char l[80], r[80], key[164];
+
+	if (!vm || strcmp(vm, in->vm->name) || !peer || !*peer)
+		return;
+	endpoint_key(local, l, sizeof(l));
+	endpoint_key(remote, r, sizeof(r));
+	snprintf(key, sizeof(key), "%s|%s", l, r);
+	if (!json_object_get(in->conns, key))
+		in->connections++;
 }
 
 /* Is the other end of the connection a member that is up here? */
@@ -274,25 +294,43 @@ static void adopt_count(struct incoming *in)
 	bool more;
 	size_t i;
 
-	in->adopted = in->connections = in->continued = 0;
+	in->known = in->adopted = in->continued = 0;
 	json_object_foreach (in->conns, key, v)
-		in->connections += other_end_here(in->vm, key);
-	if (!in->connections)
-		return;
+		in->known += other_end_here(in->vm, key);
+	in->connections = in->known;
 	conns_begin(&cursor, in->m, in->vm->group->name, in->vm->name);
 	do {
 		list = json_array();
 		more = conns_next(&cursor, list, CONNS_BATCH);
-		json_array_foreach (list, i, row)
-			adopted_row(in, row);
+		json_array_foreach (list, i, row) {
+			const char *state = json_string_value(json_object_get(row, "state"));
+
+			if (state && !strcmp(state, "open"))
+				open_row(in, row);
+			else if (state && !strcmp(state, "plain"))
+				plain_row(in, row);
+		}
 		json_decref(list);
 	} while (more && cursor.examined < (4U << 20));
 }
 
+static bool alone(const struct vm *self)
+{
+	const struct vm *vm;
+
+	for (vm = self->group->m->vms; vm; vm = vm->next)
+		if (vm != self && vm->group == self->group && vm->connected)
+			return false;
+	return true;
+}
+
 static void adopt_poll(struct incoming *in)
 {
+	uint64_t now = manager_now_usec();
+
 	adopt_count(in);
-	if (in->adopted < in->connections && manager_now_usec() < in->deadline) {
+	if (now < in->deadline && !alone(in->vm) &&
+	    (in->adopted < in->connections || (!in->known && now < in->attached_at + ADOPT_LOOK))) {
 		set_timer(in, ADOPT_POLL);
 		return;
 	}
@@ -331,7 +369,8 @@ static void attach_done(void *arg, const struct vmcomm_error *e)
 	in->attached = !e->code;
 	snprintf(in->text, sizeof(in->text), "%.250s", e->text);
 	in->state = ADOPTING;
-	in->deadline = manager_now_usec() + (e->code ? 0 : ADOPT_SECONDS * 1000000ULL);
+	in->attached_at = manager_now_usec();
+	in->deadline = in->attached_at + (e->code ? 0 : ADOPT_SECONDS * 1000000ULL);
 	adopt_poll(in);
 }
 
