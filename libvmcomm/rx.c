@@ -295,7 +295,9 @@ u32 vmcomm_rx_readable(struct vmcomm_conn *conn, u32 copied_seq)
 	if (!vmcomm_conn_attached(conn) || !theirs || VMCOMM_READ_ONCE(rx->drained))
 		return 0;
 	epoch = VMCOMM_READ_ONCE(rx->epoch);
+	/* The same conditions as in vmcomm_rx_next(): what is readable can be read. */
 	if (!(epoch & 1) && (vmcomm_load_acquire32(&theirs->epoch) == epoch ||
+			     vmcomm_load32(&theirs->gen) != VMCOMM_READ_ONCE(conn->peer_gen) ||
 			     vmcomm_load32(&theirs->x_seq) != copied_seq))
 		return 0;
 	in = vmcomm_load_acquire64(&theirs->head) - VMCOMM_READ_ONCE(rx->tail);

@@ -18,6 +18,9 @@ static bool vmcomm_recv_ready(struct vmcomm_sock *vs)
 	return ready;
 }
 
+/* How often a receive at the end of the stream looks into the ring again. */
+#define VMCOMM_RECV_LOOKS 16
+
 static bool vmcomm_recv_stop(struct vmcomm_sock *vs)
 {
 	struct sock *sk = vs->sk;
@@ -209,11 +212,12 @@ void vmcomm_recv_check_options(struct vmcomm_sock *vs)
 
 /*
  * Nothing more to read now: sleep until that may have changed. @peek: the @seen bytes that are
- * there do not count. Socket lock held, dropped in between. Return: false: the call ends, with
- * *err if it has copied nothing. The order of the checks is tcp_recvmsg()'s.
+ * there do not count. @looks: how often the stream's end was put off for bytes in the ring. Socket
+ * lock held, dropped in between. Return: false: the call ends, with *err if it has copied nothing.
+ * The order of the checks is tcp_recvmsg()'s.
  */
 static bool vmcomm_recv_wait(struct vmcomm_sock *vs, size_t copied, bool enough, bool peek,
-			     int seen, long *timeo, int *err)
+			     int seen, u32 *looks, long *timeo, int *err)
 {
 	struct sock *sk = vs->sk;
 	DEFINE_WAIT_FUNC(wait, woken_wake_function);
@@ -224,10 +228,15 @@ static bool vmcomm_recv_wait(struct vmcomm_sock *vs, size_t copied, bool enough,
 		    sk->sk_shutdown & RCV_SHUTDOWN || !*timeo || signal_pending(current) || vs->gone)
 			return false;
 	} else {
-		/* Bytes that were put into the ring before the FIN was sent count. */
-		if (vmcomm_recv_stop(vs) && !vs->conn.broken &&
-		    vmcomm_rx_readable(&vs->conn, vmcomm_copied_seq(sk)))
+		/*
+		 * Bytes that were put into the ring before the FIN was sent count. A peer may say that
+		 * there are some whenever we ask, and none whenever we read.
+		 */
+		if (vmcomm_recv_stop(vs) && !vs->conn.broken && *looks < VMCOMM_RECV_LOOKS &&
+		    vmcomm_rx_readable(&vs->conn, vmcomm_copied_seq(sk))) {
+			++*looks;
 			return true;
+		}
 		if (sock_flag(sk, SOCK_DONE))
 			return false;
 		if (sk->sk_err) {
@@ -285,7 +294,7 @@ static int vmcomm_recv_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 	size_t control_len = msg->msg_controllen;
 	void *control = msg->msg_control;
 	int copied = 0, err = 0, r;
-	u32 n;
+	u32 n, looks = 0;
 
 	for (;;) {
 		vmcomm_recv_turn(vs);
@@ -321,7 +330,8 @@ static int vmcomm_recv_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 				return copied;
 		} else if (r != -EAGAIN) {
 			return copied ?: r;
-		} else if (!vmcomm_recv_wait(vs, copied, copied >= target, false, 0, &timeo, &err)) {
+		} else if (!vmcomm_recv_wait(vs, copied, copied >= target, false, 0, &looks, &timeo,
+					     &err)) {
 			return copied ?: err;
 		}
 	}
@@ -404,6 +414,7 @@ static int vmcomm_peek_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 	struct sock *sk = vs->sk;
 	long timeo = sock_rcvtimeo(sk, flags & MSG_DONTWAIT);
 	int target = sock_rcvlowat(sk, flags & MSG_WAITALL, len), n, seen, err;
+	u32 looks = 0;
 	bool mark;
 
 	for (;;) {
@@ -412,7 +423,7 @@ static int vmcomm_peek_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 		n = vmcomm_peek_all(vs, msg, len, flags, &mark);
 		if (n < 0 || (n == len && (len || seen)) || mark)
 			return n;
-		if (!vmcomm_recv_wait(vs, n, n >= target, true, seen, &timeo, &err))
+		if (!vmcomm_recv_wait(vs, n, n >= target, true, seen, &looks, &timeo, &err))
 			return n ?: err;
 		if (!(flags & MSG_TRUNC))
 			iov_iter_revert(&msg->msg_iter, n);

@@ -365,6 +365,30 @@ START_TEST(hostile_words)
 END_TEST
 
 /* Where the reader must not go, though it is inside of the region. */
+/*
+ * The peer's half is another connection's by now, with bytes in a ring: nothing of it is ours. A reader
+ * at the end of file that believed otherwise looked for these bytes for ever.
+ */
+START_TEST(readable_of_another)
+{
+	struct fix *f = fix_up(2);
+	struct fend *e = fend_open(f, 0, 1), *r = e->peer;
+	u32 n;
+
+	fend_send(e, 50, 0);
+	ck_assert_uint_eq(vmcomm_rx_readable(&r->conn, fend_copied_seq(r)), 50);
+	e->conn.mine->gen++;
+	ck_assert_int_eq(next(r, &n), VMCOMM_NEXT_TCP);
+	ck_assert_uint_eq(n, 0);
+	ck_assert_uint_eq(vmcomm_rx_readable(&r->conn, fend_copied_seq(r)), 0);
+	e->conn.mine->gen--;
+	fend_recv_all(r);
+	ck_assert(fend_same(e));
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
 START_TEST(hostile_ring)
 {
 	static const struct {
@@ -478,6 +502,6 @@ START_TEST(fin_word)
 }
 END_TEST
 
-UNIT_MAIN("rx", reads_are_capped, old_snapshot_after_exit, accept_is_found_before_tcp,
+UNIT_MAIN("rx", readable_of_another, reads_are_capped, old_snapshot_after_exit, accept_is_found_before_tcp,
 	  plan_finds_accept, plan_of_all, fin_at_x_seq, set_back, windows, arming, armed_behind_tcp,
 	  hostile_words, hostile_ring, restless_head, fin_word)
