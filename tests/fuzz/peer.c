@@ -158,7 +158,13 @@ static void use(struct fix *f, struct fend **e, struct fuzz_input *in, u8 what)
 		fuzz_check((u64)plan.before + plan.after <= fend_rcv_nxt(x) - fend_copied_seq(x));
 		break;
 	case 5:
-		vmcomm_rx_readable(&x->conn, fend_copied_seq(x));
+		/* What is said to be readable can be read: a reader at the end of file relies on it. */
+		if (vmcomm_rx_readable(&x->conn, fend_copied_seq(x))) {
+			enum vmcomm_next next = vmcomm_rx_next(&x->conn, fend_copied_seq(x),
+							       fend_rcv_nxt(x), &len);
+
+			fuzz_check(next != VMCOMM_NEXT_WAIT && (next != VMCOMM_NEXT_TCP || len));
+		}
 		vmcomm_rx_unread(&x->conn);
 		vmcomm_rx_arm(&x->conn, fend_copied_seq(x));
 		vmcomm_rx_arm_edge(&x->conn);
