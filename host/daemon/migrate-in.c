@@ -668,7 +668,10 @@ static const char *vm_place(const struct vm *vm)
 		return state_name(vm->in);
 	if (vm->incoming)
 		return "incoming";
-	return vm->connected ? "attached" : "unknown";
+	if (vm->connected)
+		return "attached";
+	/* A member that is wanted came in, and lost its device since. */
+	return vm->wanted ? "running" : "unknown";
 }
 
 static void do_switch(struct source *s, json_t *msg)

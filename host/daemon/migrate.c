@@ -242,7 +242,10 @@ static json_t *hello(void)
 
 static bool hello_good(struct migration *mg, json_t *msg)
 {
-	json_t *abi = json_object_get(msg, "abi");
+	json_t *abi = json_object_get(msg, "abi"), *row;
+	const char *feature;
+	bool can = false;
+	size_t i;
 	json_int_t protocol = json_integer_value(json_object_get(msg, "protocol"));
 	char version[64];
 
@@ -259,7 +262,14 @@ static bool hello_good(struct migration *mg, json_t *msg)
 		     (long long)json_integer_value(json_array_get(abi, 0)), VMCOMM_ABI_MAJOR);
 		return false;
 	}
-	return true;
+	json_array_foreach (json_object_get(msg, "features"), i, row) {
+		feature = json_string_value(row);
+		can |= feature && !strcmp(feature, "migrate-1");
+	}
+	if (!can)
+		fail(mg, -EOPNOTSUPP, "host '%s' has vmcommd %s, which does not take VMs", mg->host,
+		     version);
+	return can;
 }
 
 static void step_prepare(struct migration *mg)
@@ -1027,6 +1037,21 @@ static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 	return 0;
 }
 
+/* Can this VM be migrated by its backend? */
+static int movable(const struct vm *vm, struct vmcomm_error *e)
+{
+	const struct vmcomm_backend *b = vm->group->m->backend;
+
+	if (!b || !b->migrate || !b->look || !b->finish)
+		return vmcomm_error_set(e, -EOPNOTSUPP, "backend '%s' cannot migrate: vmcommctl exec %s "
+					"-- COMMAND runs a migration of your own", vm->group->m->config.backend,
+					vm->name);
+	if (!vm->qmp[0])
+		return vmcomm_error_set(e, -EOPNOTSUPP, "vm '%s' has no QMP socket (qmp=), without which "
+					"vmcommd cannot migrate it", vm->name);
+	return 0;
+}
+
 /* Return: NULL and @e when it cannot be. */
 static struct migration *migration_new(struct vm *vm, const char *host, struct vmcomm_error *e)
 {
@@ -1034,11 +1059,6 @@ static struct migration *migration_new(struct vm *vm, const char *host, struct v
 	struct migration *mg;
 	int err;
 
-	if (!m->backend || !m->backend->migrate || !vm->qmp[0]) {
-		vmcomm_error_set(e, -EOPNOTSUPP, "vm '%s' has no QMP socket (qmp=), without which "
-				 "vmcommd cannot migrate it", vm->name);
-		return NULL;
-	}
 	mg = calloc(1, sizeof(*mg));
 	if (!mg) {
 		vmcomm_error_set(e, -ENOMEM, "out of memory");
@@ -1078,6 +1098,9 @@ int migrate_start(struct vm *vm, const struct migrate_options *o, const struct m
 	if (!find_host(vm->group->m, o->host))
 		return vmcomm_error_set(e, -ENOENT, "there is no host '%s': name it in a section "
 					"[host %s] of %s", o->host, o->host, vm->group->m->config.file);
+	err = movable(vm, e);
+	if (err)
+		return err;
 	mg = migration_new(vm, o->host, e);
 	if (!mg)
 		return e->code;
@@ -1108,7 +1131,8 @@ int migrate_find(struct vm *vm, const struct migrate_callbacks *cb, void *arg,
 	mg->find_until = manager_now_usec() + FIND_SECONDS * 1000000ULL;
 	mg->cb = *cb;
 	mg->arg = arg;
-	go(mg, step_look);
+	/* Without a look at the hypervisor it can only be here. */
+	go(mg, movable(vm, NULL) ? find_here : step_look);
 	*out = mg;
 	return 0;
 }
@@ -1161,7 +1185,7 @@ void migrate_resume(struct manager *m)
 			incoming_watch(vm);
 		if (!vm->moving.host[0] || vm->move)
 			continue;
-		mg = migration_new(vm, vm->moving.host, &e);
+		mg = movable(vm, &e) ? NULL : migration_new(vm, vm->moving.host, &e);
 		if (!mg) {
 			snprintf(vm->problem, sizeof(vm->problem), "%.500s", e.text);
 			log_error("%s", e.text);

@@ -224,6 +224,7 @@ class Case(unittest.TestCase):
             self.addCleanup(t.cleanup)
         self.world = {}
         pa, pb = free_port(), free_port()
+        self.port_b = pb
         self.a = Daemon(BUILD, self.tmp[0].name, f"peer_listen = 127.0.0.1:{pa}\n"
                         f"[host b]\naddress = 127.0.0.1:{pb}\n[host nowhere]\naddress = 127.0.0.1:1\n")
         self.b = Daemon(BUILD, self.tmp[1].name, f"peer_listen = 127.0.0.1:{pb}\n"
@@ -430,6 +431,40 @@ class Full(Case):
         text = self.a.ctl("migrate", "vm", "b", expect=EXIT["conflict"])
         self.assertIn("is full", text)
         self.at_a()
+
+
+class Strangers(Case):
+    def test_garbage_and_many(self):
+        """Who shows no key gets nowhere, and keeps nobody else from it."""
+        conns = []
+        for i in range(40):
+            s = socket.create_connection(("127.0.0.1", self.port_b))
+            self.addCleanup(s.close)
+            try:
+                s.sendall(os.urandom(2000) if i % 2 else b"GET / HTTP/1.1\r\n\r\n")
+            except OSError:
+                pass
+            conns.append(s)
+        for s in conns:
+            s.settimeout(20)
+            try:
+                while s.recv(1000):
+                    pass
+            except ConnectionError:
+                pass
+        # and those that say nothing are forgotten, too
+        quiet = [socket.create_connection(("127.0.0.1", self.port_b)) for _ in range(8)]
+        for s in quiet:
+            s.settimeout(30)
+            try:
+                while s.recv(1000):
+                    pass
+            except ConnectionError:
+                pass
+            s.close()
+        self.assertTrue(self.b.answers())
+        self.expect()
+        self.assertTrue(self.a.ctl("migrate", "vm", "b")[-1]["result"]["attached"])
 
 
 class Interrupted(Case):
