@@ -96,7 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	close(fd);
 	turn(event);
-	vmcomm_backend_kvm.job_free(job);
+	vmcomm_backend_job_free(job);
 	sd_event_unref(event);
 	return 0;
 }

@@ -5,7 +5,7 @@ import re
 
 # What no test may leave in a kernel log.
 COMPLAINT = re.compile(
-    r"\bBUG\b|\bWARNING\b|\bOops\b|\bKASAN\b|\bKCSAN\b|\bKFENCE\b|\bUBSAN\b|\bODEBUG\b|\blockdep\b"
+    r"\bBUG\b|\bWARNING\b|\bOops\b|\bKASAN\b|\bKCSAN\b|\bKFENCE\b|\bUBSAN\b|\bODEBUG\b|\blockdep\b(?! checking is enabled)"
     r"|scheduling while atomic|suspicious|general protection fault|Kernel panic|unable to handle"
     r"|INFO: .*(?:lock|stall|hung)|refcount_t: |Call Trace:|page allocation failure")
 
