@@ -5,6 +5,7 @@
  *   hook.c     call analyser: which sockets get a context (M1, M4)
  *   sock.c     contexts: life cycle, lists, the swapped struct proto and struct proto_ops
  *   send.c recv.c ctl.c   the callbacks (M6-M8, M10)
+ *   copy.c     bytes between a program and a ring
  *   link.c     one membership in a group: node, workers, timers
  *   quit.c     leaving: evict connections, give sockets back to TCP (M2, M16)
  *   inject.c   put bytes that were taken out of a ring into TCP's receive queue
@@ -157,7 +158,9 @@ const struct proto_ops *vmcomm_template_ops(const struct sock *sk);
 __poll_t vmcomm_template_poll(struct file *file, struct socket *sock,
 			      struct poll_table_struct *wait);
 
-/* send.c, recv.c, ctl.c, spin.c */
+/* send.c, recv.c, ctl.c, copy.c, spin.c */
+size_t vmcomm_copy_in(void *to, size_t len, struct iov_iter *i);
+size_t vmcomm_copy_out(const void *from, size_t len, struct iov_iter *i);
 bool vmcomm_spin(struct vmcomm_sock *vs, u32 *spin, u32 *skip,
 		 bool (*ready)(struct vmcomm_sock *vs));
 __poll_t vmcomm_poll(struct file *file, struct socket *sock, struct poll_table_struct *wait);

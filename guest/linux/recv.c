@@ -81,7 +81,7 @@ static int vmcomm_recv_ring(struct vmcomm_sock *vs, struct msghdr *msg, u32 off,
 		if (!n)
 			break;
 		n = min_t(size_t, n, len);
-		copied = flags & MSG_TRUNC ? n : copy_to_iter(from, n, &msg->msg_iter);
+		copied = flags & MSG_TRUNC ? n : vmcomm_copy_out(from, n, &msg->msg_iter);
 		if (copied < n) {
 			/* A piece is taken as a whole or not at all, as TCP does with a segment. */
 			iov_iter_revert(&msg->msg_iter, copied);

@@ -236,7 +236,7 @@ static int vmcomm_send_ring(struct vmcomm_sock *vs, struct msghdr *msg, size_t l
 		piece = min_t(size_t, min(piece, (u32)VMCOMM_RING_PIECE), len);
 		if (!piece)
 			break;
-		copied = copy_from_iter(to, piece, &msg->msg_iter);
+		copied = vmcomm_copy_in(to, piece, &msg->msg_iter);
 		if (copied < piece) {
 			/* A piece goes as a whole or not at all, as TCP does with its own. */
 			iov_iter_revert(&msg->msg_iter, copied);

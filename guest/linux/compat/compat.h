@@ -5,6 +5,7 @@
 
 #include <linux/version.h>
 #include <linux/uaccess.h>
+#include <linux/uio.h>
 #include <net/sock.h>
 
 /* 6.5: ioctl callbacks get a kernel pointer; sendpage is gone */
@@ -26,6 +27,14 @@ static inline int vmcomm_ioctl_put(vmcomm_ioctl_arg arg, int v)
 /* without it the kernel calls sendmsg */
 #define vmcomm_prot_no_sendpage(prot) ((prot)->sendpage = NULL)
 #define vmcomm_ops_no_sendpage(ops)   ((ops)->sendpage = sock_no_sendpage)
+#endif
+
+/* 6.4: a single buffer is an iovec, too */
+#ifdef iter_iov_addr
+#define vmcomm_iter_iovec(i)                                                                       \
+	((struct iovec){.iov_base = iter_iov_addr(i), .iov_len = iter_iov_len(i)})
+#else
+#define vmcomm_iter_iovec(i) iov_iter_iovec(i)
 #endif
 
 /* 6.7: READ_ONCE'd 32-bit flags */
