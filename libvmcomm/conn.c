@@ -335,7 +335,7 @@ bool vmcomm_conn_close(struct vmcomm_conn *conn)
 	 */
 	conn->closing = true;
 	vmcomm_store_release32(&conn->mine->state, VMCOMM_CCB_CLOSED);
-	vmcomm_mb();
+	vmcomm_mb_seldom();
 	if (!theirs) {
 		/* An accept may have come since, with bytes whose sender did not see CLOSED. */
 		vmcomm_unlock(&node->lock);

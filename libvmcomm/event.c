@@ -235,7 +235,7 @@ bool vmcomm_pair_drain(struct vmcomm_pair *pair, u32 budget)
 		if (head == pair->ev_tail) {
 			/* Say where to wake us, then look once more. */
 			vmcomm_store32(&pair->mine->ev_wake_at, pair->ev_tail);
-			vmcomm_mb();
+			vmcomm_mb_seldom();
 			if (vmcomm_load32(&pair->theirs->ev_head) == pair->ev_tail &&
 			    vmcomm_load32(&pair->theirs->ev_overflow) == pair->ev_overflow_seen)
 				return false;

@@ -86,7 +86,7 @@ int vmcomm_conn_evict(struct vmcomm_conn *conn, u32 copied_seq, bool gone)
 	 */
 	if (first) {
 		vmcomm_store32(&conn->mine->final_valid, VMCOMM_FINAL_STOP);
-		vmcomm_mb();
+		vmcomm_mb_seldom();
 	}
 	if (!VMCOMM_READ_ONCE(conn->theirs))
 		vmcomm_conn_resolve(conn);
@@ -148,7 +148,7 @@ void vmcomm_node_leave_publish(struct vmcomm_node *node)
 	for (i = 0; i < node->lay.slots; i++)
 		if (node->pair[i])
 			vmcomm_store_release32(&node->pair[i]->mine->state, VMCOMM_PAIR_LEFT);
-	vmcomm_mb();
+	vmcomm_mb_seldom();
 	vmcomm_node_ring_all(node);
 }
 
@@ -159,7 +159,7 @@ void vmcomm_node_leave_done(struct vmcomm_node *node)
 	for (i = 0; i < node->lay.slots; i++)
 		if (node->pair[i])
 			vmcomm_store_release32(&node->pair[i]->mine->leave_done, 1);
-	vmcomm_mb();
+	vmcomm_mb_seldom();
 	vmcomm_node_ring_all(node);
 }
 

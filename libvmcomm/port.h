@@ -11,6 +11,8 @@
  *   vmcomm_store_release32/64(p,v) ... that earlier loads and stores stay before
  *   vmcomm_mb(), _rmb(), _wmb()    barriers that order shared words between VMs, also on one-CPU
  *                                  guests (the kernel's virt_*)
+ *   vmcomm_mb_seldom()             vmcomm_mb() for the side of a pair of full barriers that comes by
+ *                                  seldom: who is about to sleep, to close or to leave
  *   vmcomm_copy_to_shared(dst, src, n), vmcomm_copy_from_shared(dst, src, n), vmcomm_zero_shared
  *   struct vmcomm_lock, vmcomm_lock_init/lock/unlock: a leaf spinlock that also keeps out the
  *                                  doorbell handler (softirq); may nest in the order that

@@ -340,7 +340,7 @@ bool vmcomm_rx_arm_edge(struct vmcomm_conn *conn)
 	if (head - tail > 1u << VMCOMM_RING_SHIFT_MAX)
 		head = tail;
 	vmcomm_store64(&conn->mine->rcv_wake_at, head);
-	vmcomm_mb();
+	vmcomm_mb_seldom();
 	theirs = VMCOMM_LOAD_ACQUIRE(conn->theirs);
 	moved = theirs && vmcomm_load64(&theirs->head) != head;
 out:

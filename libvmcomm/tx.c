@@ -448,7 +448,7 @@ bool vmcomm_tx_arm(struct vmcomm_conn *conn, u32 room)
 	/* So much must have been read for room bytes to be free. */
 	want = head - size + room;
 	vmcomm_store64(&conn->mine->snd_wake_at, want - 1);
-	vmcomm_mb();
+	vmcomm_mb_seldom();
 	tail = vmcomm_load64(&theirs->tail);
 	/* Nothing to wait for, either, once the peer stopped or wrote nonsense. */
 	free = (s64)(tail - want) >= 0 || VMCOMM_READ_ONCE(conn->broken) ||

@@ -2,10 +2,14 @@
 /* main.c - the module comes and goes (M2, M3) */
 #include <linux/delay.h>
 #include <linux/module.h>
+#ifdef CONFIG_X86
+#include <asm/processor.h>
+#endif
 
 #include "module.h"
 
 bool vmcomm_enabled = true;
+bool vmcomm_emulated;
 
 static int vmcomm_enabled_set(const char *val, const struct kernel_param *kp)
 {
@@ -72,9 +76,20 @@ static void vmcomm_end(void)
 	synchronize_rcu_tasks();
 }
 
+static bool __init vmcomm_is_emulated(void)
+{
+#ifdef CONFIG_X86
+	return boot_cpu_has(X86_FEATURE_HYPERVISOR) && hypervisor_cpuid_base("TCGTCGTCGTCG", 0);
+#else
+	return false;
+#endif
+}
+
 static int __init vmcomm_init(void)
 {
 	int err;
+
+	vmcomm_emulated = vmcomm_is_emulated();
 
 	vmcomm_wq = alloc_workqueue("vmcomm", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	if (!vmcomm_wq)

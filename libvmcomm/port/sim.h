@@ -50,6 +50,7 @@ void sim_private(void);
 #define vmcomm_store_release32(p, v) sim_store(VMCOMM_SIM_W(p, uint32_t), (u32)(v), 4, 1)
 #define vmcomm_store_release64(p, v) sim_store(VMCOMM_SIM_W(p, uint64_t), (u64)(v), 8, 1)
 #define vmcomm_mb()		     sim_mb()
+#define vmcomm_mb_seldom()	     sim_mb()
 #define vmcomm_rmb()		     sim_rmb()
 #define vmcomm_wmb()		     sim_wmb()
 

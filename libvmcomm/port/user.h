@@ -39,6 +39,7 @@ typedef int64_t s64;
 #pragma GCC diagnostic ignored "-Wtsan"
 #endif
 #define vmcomm_mb()		     __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define vmcomm_mb_seldom()	     vmcomm_mb()
 #define vmcomm_rmb()		     __atomic_thread_fence(__ATOMIC_ACQUIRE)
 #define vmcomm_wmb()		     __atomic_thread_fence(__ATOMIC_RELEASE)
 
