@@ -174,6 +174,13 @@ static inline bool vmcomm_conn_attached(const struct vmcomm_conn *conn)
  */
 enum vmcomm_next vmcomm_tx_next(struct vmcomm_conn *conn, u32 write_seq, u32 flags);
 
+/**
+ * vmcomm_tx_expect() - the owner is about to send @n bytes in one go
+ *
+ * A first ring is made for that, if memory is plenty, rather than grown to it by and by.
+ */
+void vmcomm_tx_expect(struct vmcomm_conn *conn, size_t n);
+
 /** vmcomm_tx_room() - bytes that fit into the ring now */
 u32 vmcomm_tx_room(struct vmcomm_conn *conn);
 

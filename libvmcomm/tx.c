@@ -54,14 +54,6 @@ static void vmcomm_tx_reason(struct vmcomm_conn *conn, enum vmcomm_reason reason
 		vmcomm_node_reason(conn->node, reason);
 }
 
-static bool vmcomm_tx_peer_alive(struct vmcomm_conn *conn)
-{
-	struct vmcomm_abi_ccb *theirs = VMCOMM_LOAD_ACQUIRE(conn->theirs);
-
-	return theirs && vmcomm_load_acquire32(&theirs->state) != VMCOMM_CCB_CLOSED &&
-	       vmcomm_load32(&theirs->gen) == VMCOMM_READ_ONCE(conn->peer_gen);
-}
-
 /*
  * The peer reads no further in this ring; what it took it says in final, or in tail. A half with
  * another generation never knew of this connection: it was closed before it saw the accept.
@@ -252,6 +244,23 @@ int vmcomm_tx_settle(struct vmcomm_conn *conn, bool gone)
 	return 0;
 }
 
+/* Is memory plenty? A hint, as the heap belongs to node->lock. */
+static bool vmcomm_tx_rich(const struct vmcomm_node *node)
+{
+	return VMCOMM_READ_ONCE(node->heap.used) < node->heap.chunks / 4;
+}
+
+void vmcomm_tx_expect(struct vmcomm_conn *conn, size_t n)
+{
+	struct vmcomm_tx *tx = &conn->tx;
+
+	if (!conn->pair || tx->ring || !vmcomm_tx_rich(conn->node))
+		return;
+	/* Room for some of them: one is written while another is read. */
+	while (tx->want_shift < conn->node->ring_shift_max && 1ULL << tx->want_shift < 4ULL * n)
+		tx->want_shift++;
+}
+
 bool vmcomm_tx_grows(const struct vmcomm_conn *conn)
 {
 	const struct vmcomm_tx *tx = &conn->tx;
@@ -265,6 +274,7 @@ static enum vmcomm_next vmcomm_tx_choose(struct vmcomm_conn *conn, u32 write_seq
 {
 	struct vmcomm_tx *tx = &conn->tx;
 	struct vmcomm_node *node = conn->node;
+	u32 steps;
 	int err;
 
 	if (conn->broken)
@@ -294,8 +304,7 @@ static enum vmcomm_next vmcomm_tx_choose(struct vmcomm_conn *conn, u32 write_seq
 		return tx->pend_len ? VMCOMM_NEXT_HELD : VMCOMM_NEXT_TCP;
 	}
 	if (VMCOMM_READ_ONCE(conn->pair->state) != VMCOMM_PEER_UP ||
-	    VMCOMM_READ_ONCE(node->leaving) || vmcomm_tx_peer_stopped(conn) ||
-	    !vmcomm_tx_peer_alive(conn)) {
+	    VMCOMM_READ_ONCE(node->leaving) || vmcomm_tx_peer_stopped(conn)) {
 		/* All that is in the ring was published before the peer stopped: it takes it. */
 		vmcomm_tx_exit(conn, node->leaving ? VMCOMM_REASON_LEFT : VMCOMM_REASON_PEER_LEFT);
 		return VMCOMM_NEXT_TCP;
@@ -314,8 +323,10 @@ static enum vmcomm_next vmcomm_tx_choose(struct vmcomm_conn *conn, u32 write_seq
 			return VMCOMM_NEXT_TCP;
 		}
 		if (vmcomm_tx_grows(conn)) {
-			tx->want_shift = tx->shift + 2 < node->ring_shift_max ?
-						 tx->shift + 2 : node->ring_shift_max;
+			/* Each change of rings is a detour over TCP: one step while there is room. */
+			steps = vmcomm_tx_rich(node) ? 4 : 2;
+			tx->want_shift = tx->shift + steps < node->ring_shift_max ?
+						 tx->shift + steps : node->ring_shift_max;
 			vmcomm_tx_exit(conn, VMCOMM_REASON_RESIZE);
 			vmcomm_node_count(node, VMCOMM_STAT_RING_GROWN, 1);
 			return VMCOMM_NEXT_TCP;

@@ -300,6 +300,8 @@ static int vmcomm_send_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 	int done = 0, err = 0, n;
 
 	vmcomm_sock_ops(vs);
+	if (!vs->conn.tx.ring)
+		vmcomm_tx_expect(&vs->conn, len);
 	do {
 		if (READ_ONCE(vs->gone)) {
 			err = vmcomm_send_restart();

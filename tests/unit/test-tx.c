@@ -202,7 +202,8 @@ START_TEST(grows)
 		fend_recv_all(e->peer);
 	}
 	ck_assert_uint_eq(e->conn.tx.shift, 18);
-	ck_assert_uint_eq(f->vm[0].node.stat[VMCOMM_STAT_RING_GROWN], 2);
+	/* In one step, as memory is plenty. */
+	ck_assert_uint_eq(f->vm[0].node.stat[VMCOMM_STAT_RING_GROWN], 1);
 	tcp = e->by_tcp;
 	for (i = 0; i < 100; i++) {
 		fend_send(e, 1u << 19, 0);
@@ -220,6 +221,33 @@ START_TEST(grows)
 	ck_assert_uint_eq(rings(&f->vm[0], 1), 0);
 	ck_assert_uint_eq(e->conn.tx.want_shift, 14);
 	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
+/* The first ring is made for the first write, unless memory is scarce. */
+START_TEST(expects)
+{
+	struct fix *f = fix_up(2);
+	struct fend *e = fend_open(f, 0, 1), *e2 = fend_open(f, 0, 1), *e3 = fend_open(f, 0, 1);
+	u32 used;
+
+	vmcomm_tx_expect(&e->conn, 20000);
+	fend_send(e, 20000, 0);
+	ck_assert_uint_eq(e->conn.tx.shift, 17);
+	/* It has one now. */
+	vmcomm_tx_expect(&e->conn, 1u << 20);
+	ck_assert_uint_eq(e->conn.tx.want_shift, 17);
+	vmcomm_tx_expect(&e2->conn, 1u << 30);
+	ck_assert_uint_eq(e2->conn.tx.want_shift, f->vm[0].node.ring_shift_max);
+	used = f->vm[0].node.heap.used;
+	f->vm[0].node.heap.used = f->vm[0].node.heap.chunks / 4;
+	vmcomm_tx_expect(&e3->conn, 20000);
+	ck_assert_uint_eq(e3->conn.tx.want_shift, 14);
+	f->vm[0].node.heap.used = used;
+	fend_free(e);
+	fend_free(e2);
+	fend_free(e3);
 	fix_free(f);
 }
 END_TEST
@@ -487,6 +515,6 @@ START_TEST(detached)
 END_TEST
 
 UNIT_MAIN("tx", first_bytes_use_tcp, reentry_needs_acknowledgement, poll_acknowledges,
-	  unready_and_disabled, full_ring_and_room, no_doorbell_without_sleeper, grows, shrinks,
+	  unready_and_disabled, full_ring_and_room, no_doorbell_without_sleeper, grows, expects, shrinks,
 	  not_idle, heap_is_full, grows_after_shortage, new_ring_is_clean, hostile_tail,
 	  shares_are_balanced, share_fails, detached)
