@@ -6,9 +6,9 @@
  *
  * - hardened usercopy looks the kernel's side up in the tree of all mappings, under a global lock,
  *   with each call. A ring's window is bounded by whoever asks for it;
- * - on processors without fast string instructions (ERMS) the kernel copies with "rep movsq". It
- *   is no faster than plain loads and stores on any of them, and several times slower where
- *   instructions are translated.
+ * - on processors without fast string instructions (ERMS) the kernel copies with "rep movsq", which
+ *   is no faster there than plain loads and stores, and where instructions are translated slower by
+ *   a third.
  *
  * What is unusual, a fault among it, is left to the kernel's own functions.
  */

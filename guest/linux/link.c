@@ -196,6 +196,7 @@ int vmcomm_link_init(struct vmcomm_link *link, const char *name)
 	link->name = name;
 	spin_lock_init(&link->news_lock);
 	mutex_init(&link->lock);
+	link->spin = vmcomm_spin_us * 1000;
 	tasklet_setup(&link->tasklet, vmcomm_link_tasklet);
 	INIT_DELAYED_WORK(&link->tick, vmcomm_link_tick);
 	INIT_WORK(&link->news_work, vmcomm_link_news);

@@ -59,6 +59,7 @@ struct vmcomm_link {
 	u32 offers[64];	   /* announced offers to look at: peer slot << 24 | CCB, a small ring */
 	u32 offers_head, offers_tail;
 	bool offers_lost;
+	u32 spin, spin_skip; /* as a socket's, for the first wait of each socket (spin.c) */
 };
 
 /* What kind of poll a socket has seen. */
@@ -97,6 +98,7 @@ struct vmcomm_sock {
 	u64 told;     /* the ring's head when sleepers were woken last */
 	u32 told_gen;
 	u32 tcp_send; /* threads inside TCP's sendmsg, socket lock */
+	bool spun;    /* has waited for bytes before */
 	u32 spin;     /* ns, adapts */
 	u32 spin_skip;
 	u32 tx_spin;

@@ -26,38 +26,57 @@ static bool vmcomm_spin_alone(void)
 	return !need_resched() && single_task_running();
 }
 
-/*
- * Called without the socket lock. @spin, @skip: the socket's memory for this kind of wait.
- * Return: true if @ready().
- */
-bool vmcomm_spin(struct vmcomm_sock *vs, u32 *spin, u32 *skip, bool (*ready)(struct vmcomm_sock *vs))
+/* Return: true if @ready(). @spin, @skip: the memory for this kind of wait. */
+static bool vmcomm_spin_for(struct vmcomm_sock *vs, u32 max, u32 *spin, u32 *skip,
+			    bool (*ready)(struct vmcomm_sock *vs))
 {
-	u32 max = READ_ONCE(vmcomm_spin_us) * 1000;
+	u32 limit = READ_ONCE(*spin), i;
 	u64 start, spent = 0;
 	bool hit = false;
-	u32 i;
 
-	if (!max || !vmcomm_conn_attached(&vs->conn) || !vmcomm_spin_alone())
-		return false;
-	if (*spin < VMCOMM_SPIN_MIN) {
-		if (++*skip < VMCOMM_SPIN_SKIP)
+	if (limit < VMCOMM_SPIN_MIN) {
+		WRITE_ONCE(*skip, READ_ONCE(*skip) + 1);
+		if (READ_ONCE(*skip) < VMCOMM_SPIN_SKIP)
 			return false;
-		*skip = 0;
-		*spin = max;
+		WRITE_ONCE(*skip, 0);
+		limit = max;
 	}
+	limit = min(limit, max);
 	start = local_clock();
 	do {
 		cpu_relax();
 		for (i = 0; i < VMCOMM_SPIN_LOOKS && !hit; i++)
 			hit = ready(vs);
 		spent = local_clock() - start;
-	} while (!hit && vmcomm_spin_alone() && !signal_pending(current) &&
-		 spent < min(*spin, max));
+	} while (!hit && vmcomm_spin_alone() && !signal_pending(current) && spent < limit);
 	if (hit)
-		*spin = min_t(u64, max, max_t(u64, 8 * spent + VMCOMM_SPIN_SLACK, *spin / 4 * 3));
+		WRITE_ONCE(*spin, min_t(u64, max, max_t(u64, 8 * spent + VMCOMM_SPIN_SLACK,
+							limit / 4 * 3)));
 	else
-		*spin /= 2;
+		WRITE_ONCE(*spin, limit / 2);
 	vmcomm_node_count(&vs->link->node, hit ? VMCOMM_STAT_SPIN_HITS : VMCOMM_STAT_SPIN_MISSES,
 			  1);
+	return hit;
+}
+
+/*
+ * Called without the socket lock. @spin, @skip: the socket's memory for this kind of wait. A socket
+ * that has not waited yet has no memory: that of all such sockets of the link counts, as many live
+ * for one request only.
+ * Return: true if @ready().
+ */
+bool vmcomm_spin(struct vmcomm_sock *vs, u32 *spin, u32 *skip, bool (*ready)(struct vmcomm_sock *vs))
+{
+	u32 max = READ_ONCE(vmcomm_spin_us) * 1000;
+	struct vmcomm_link *link = vs->link;
+	bool hit;
+
+	if (!max || !vmcomm_conn_attached(&vs->conn) || !vmcomm_spin_alone())
+		return false;
+	if (spin != &vs->spin || vs->spun)
+		return vmcomm_spin_for(vs, max, spin, skip, ready);
+	vs->spun = true;
+	hit = vmcomm_spin_for(vs, max, &link->spin, &link->spin_skip, ready);
+	vs->spin = max_t(u32, READ_ONCE(link->spin), VMCOMM_SPIN_SLACK);
 	return hit;
 }
