@@ -2,17 +2,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Install what is missing, build, run a benchmark.
 #
-#	scripts/bench.sh native|guests|migrate [--json FILE] [OPTION...]
+#	scripts/bench.sh native|guests|migrate|count [--json FILE] [OPTION...]
 
 . "$(dirname "$0")/lib.sh"
 
 usage() {
-	die "usage: scripts/bench.sh native|guests|migrate [--json FILE]"
+	die "usage: scripts/bench.sh native|guests|migrate|count [--json FILE]"
 }
 
 [ $# -gt 0 ] || usage
 case $1 in
-native | guests | migrate)
+native | guests | migrate | count)
 	bench=$1
 	shift
 	;;
