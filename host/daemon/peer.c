@@ -585,6 +585,10 @@ int peer_server_init(struct peer_server **out, struct manager *m, const char *ad
 	s->m = m;
 	s->accepted = accepted;
 	s->fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	/* The address may come up later than we do. */
+	if (s->fd >= 0)
+		setsockopt(s->fd, ss.ss_family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP,
+			   ss.ss_family == AF_INET6 ? IPV6_FREEBIND : IP_FREEBIND, &on, sizeof(on));
 	if (s->fd < 0 || setsockopt(s->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ||
 	    bind(s->fd, (struct sockaddr *)&ss, len) || listen(s->fd, 64)) {
 		vmcomm_error_set(e, -errno, "cannot listen on %s for vmcommds of other hosts "
