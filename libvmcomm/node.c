@@ -38,8 +38,11 @@ static bool vmcomm_node_released(struct vmcomm_node *node, u32 slot)
 	old = vmcomm_load64(&mine->incarnation);
 	if (!held || !vmcomm_load64(&theirs->incarnation))
 		return true;
-	if (node->backend->location(node, slot, &loc) || loc.state == VMCOMM_SLOT_FREE ||
-	    loc.state == VMCOMM_SLOT_LEFT || loc.state == VMCOMM_SLOT_GONE)
+	/* A row that cannot be read, as its writer died in the middle of it, proves nothing. */
+	if (node->backend->location(node, slot, &loc))
+		return false;
+	if (loc.state == VMCOMM_SLOT_FREE || loc.state == VMCOMM_SLOT_LEFT ||
+	    loc.state == VMCOMM_SLOT_GONE)
 		return true;
 	/* It also crashed if it did not get to the end of its leave. */
 	if (held == old && (vmcomm_load32(&mine->state) != VMCOMM_PAIR_LEFT ||

@@ -464,6 +464,31 @@ START_TEST(rebooted)
 }
 END_TEST
 
+/* The daemon died in the middle of the peer's row: it may still hold on to the old memory. */
+START_TEST(rebooted_without_daemon)
+{
+	struct fix *f = fix_up(2);
+	struct fend *e = fend_open(f, 0, 1);
+	struct vmcomm_abi_location *row = vmcomm_layout_location(&f->lay, f->mem, 0);
+	u32 i;
+
+	f->vm[1].up = false;
+	vmcomm_conn_close(&e->peer->conn);
+	vmcomm_node_deinit(&f->vm[1].node);
+	row->seq |= 1;
+	ck_assert_int_eq(fix_start(f, 1), -EAGAIN);
+	ck_assert_uint_eq(fix_pair(f, 0, 1)->state, VMCOMM_PEER_UP);
+	fix_row(f, 0, VMCOMM_SLOT_LIVE, f->generation);
+	for (i = 0; i < 10 && fix_start(f, 1); i++)
+		fix_run(f);
+	ck_assert(f->vm[1].up);
+	fix_run(f);
+	ck_assert(vmcomm_node_pair_up(&f->vm[0].node, 1));
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
 /* It crashed between LEFT and its last final, and booted again: nobody waits for ever. */
 START_TEST(rebooted_while_leaving)
 {
@@ -661,6 +686,7 @@ END_TEST
 
 UNIT_MAIN("leave", both_read_everything, held_bytes_have_a_position, arrive_with_held_bytes,
 	  put_runs_against_left, put_inside_evict, settled_once, hostile_final, both_leave, peer_is_deaf,
-	  answered_by_the_host, hello_only, gone, gone_after_exit, rebooted, rebooted_while_leaving,
+	  answered_by_the_host, hello_only, gone, gone_after_exit, rebooted, rebooted_without_daemon,
+	  rebooted_while_leaving,
 	  died_while_leaving, leave_before_accept_is_seen, no_offers_while_leaving,
 	  release_is_checked, rounds)
