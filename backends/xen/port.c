@@ -145,6 +145,22 @@ static bool node_dir(struct port *p, const char *path, unsigned int owner, unsig
 	       xs_set_permissions(p->xs, XBT_NULL, path, perms, 2);
 }
 
+/*
+ * Tell the frontend of @domid to look at its backend's nodes: it watches its own directory, whose name
+ * it knows wherever it migrates to.
+ */
+static void frontend_poke(struct port *p, unsigned int domid)
+{
+	char dir[NODE_MAX], *there;
+	static unsigned int count;
+
+	snprintf(dir, sizeof(dir), "/local/domain/%u/device/vmcomm/0", domid);
+	there = node_read(p, dir, "backend");
+	if (there)
+		node_write(p, dir, "event", "%u", ++count);
+	free(there);
+}
+
 /* --- the keeper ---------------------------------------------------------------------------------- */
 
 static int receive(int sock, int64_t *value, int *fd)
@@ -178,7 +194,7 @@ static int keeper_connect(struct port *p, const char *path)
 
 	if (strlen(path) >= sizeof(sun.sun_path))
 		return -ENAMETOOLONG;
-	strcpy(sun.sun_path, path);
+	memcpy(sun.sun_path, path, strlen(path) + 1);
 	p->sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (p->sock < 0 || connect(p->sock, (struct sockaddr *)&sun, sizeof(sun)))
 		return -errno;
@@ -209,6 +225,14 @@ static int keeper_connect(struct port *p, const char *path)
 
 /* --- the domain ---------------------------------------------------------------------------------- */
 
+static bool row_same(const struct vmcomm_location *a, const struct vmcomm_location *b)
+{
+	return a->state == b->state && a->vectors == b->vectors && a->generation == b->generation &&
+	       a->number == b->number && a->addr_count == b->addr_count &&
+	       !memcmp(a->vm_id, b->vm_id, sizeof(a->vm_id)) &&
+	       !memcmp(a->addr, b->addr, a->addr_count * sizeof(a->addr[0]));
+}
+
 /* Bring the domain's copy of the table up to date. Return: has anything changed? */
 static bool table_copy(struct port *p)
 {
@@ -218,11 +242,13 @@ static bool table_copy(struct port *p)
 	bool changed = false;
 	uint32_t i, seq;
 
+	if (!from || !to)
+		return false;
 	for (i = 0; i < p->lay.slots; i++) {
 		if (vmcomm_location_read(vmcomm_layout_location(&p->lay, p->base, i), &now))
 			continue;
 		if (!vmcomm_location_read(vmcomm_layout_location(&p->lay, p->table, i), &then) &&
-		    !memcmp(&now, &then, sizeof(now)))
+		    row_same(&now, &then))
 			continue;
 		vmcomm_location_write(vmcomm_layout_location(&p->lay, p->table, i), &now);
 		changed = true;
@@ -249,7 +275,7 @@ static int table_share(struct port *p)
 	int at = 0;
 
 	p->table_pages = (unsigned int)((size + VMCOMM_PAGE - 1) / VMCOMM_PAGE);
-	if (p->table_pages > TABLE_PAGES_MAX)
+	if (!p->base || p->table_pages > TABLE_PAGES_MAX)
 		return -E2BIG;
 	p->table = xengntshr_share_pages(p->share, p->domid, (int)p->table_pages, ref, 0);
 	if (!p->table)
@@ -335,6 +361,7 @@ static void members_look(struct port *p)
 			snprintf(name, sizeof(name), "peer/%u", i);
 			node_remove(p, p->backend, name);
 		}
+		frontend_poke(p, p->domid);
 	}
 }
 
@@ -359,10 +386,13 @@ static void peers_look(struct port *p)
 
 			/* Not the guest's words, only its numbers. */
 			snprintf(line, sizeof(line), "%u %llx %u %u", p->domid, cookie, dir, port);
-			if (!old || strcmp(line, old))
+			if (!old || strcmp(line, old)) {
 				node_write(p, theirs, mine, "%s", line);
+				frontend_poke(p, p->member[i]);
+			}
 		} else if (old) {
 			node_remove(p, theirs, mine);
+			frontend_poke(p, p->member[i]);
 		}
 		free(text);
 		free(old);
@@ -380,6 +410,7 @@ static void peers_forget(struct port *p)
 			continue;
 		snprintf(theirs, sizeof(theirs), "/local/domain/0/backend/vmcomm/%u/0", p->member[i]);
 		node_remove(p, theirs, mine);
+		frontend_poke(p, p->member[i]);
 	}
 }
 
@@ -510,6 +541,7 @@ static void loop(struct port *p, int sigfd)
 			p->closing = true;
 			node_write(p, p->backend, "online", "0");
 			node_write(p, p->backend, "state", "%d", STATE_CLOSING);
+			frontend_poke(p, p->domid);
 		}
 		if (fd[2].revents & POLLIN && read(p->bell, &n, sizeof(n)) < 0)
 			n = 0;

@@ -67,8 +67,9 @@ struct vmcomm_xen {
 	struct delayed_work sweep;
 	struct mutex mutex; /* the work, freeze and remove */
 	bool down;	    /* frozen, or going: do nothing */
-	bool unsupported;
+	bool closed;	    /* dom0 took it away */
 	char backend[80];
+	u32 backend_pid;
 	u32 slot;
 	u64 cookie;
 	struct vmcomm_xmap *table;
@@ -779,6 +780,39 @@ static void vmcomm_xen_disconnect(struct vmcomm_xen *xv)
 	vmcomm_link_deinit(&xv->link);
 }
 
+/* References of another domain's grant table. */
+static void vmcomm_xen_forget(struct vmcomm_xen *xv)
+{
+	u32 i, k;
+
+	for (i = 0; xv->slot_ref && i < 1 + VMCOMM_XEN_PLAIN_PAGES; i++)
+		if (xv->slot_ref[i])
+			gnttab_free_grant_reference(xv->slot_ref[i]);
+	for (i = 0; xv->ref && i < xv->own.chunks * xv->chunk_pages; i++)
+		if (xv->ref[i])
+			gnttab_free_grant_reference(xv->ref[i]);
+	for (i = 0; i < VMCOMM_SLOTS_MAX; i++) {
+		struct vmcomm_xen_peer *p = &xv->peer[i];
+
+		if (!p->dir)
+			continue;
+		for (k = 0; k < ARRAY_SIZE(p->base_ref); k++) {
+			if (p->base_ref[k])
+				gnttab_free_grant_reference(p->base_ref[k]);
+			p->base_ref[k] = 0;
+		}
+		for (k = 0; k < xv->tables; k++)
+			if (p->table_ref[k])
+				gnttab_free_grant_reference(p->table_ref[k]);
+		vfree(p->dir);
+		p->dir = NULL;
+		p->table = NULL;
+		kfree(p->table_ref);
+		p->table_ref = NULL;
+		p->domid = 0;
+	}
+}
+
 /*
  * Give our memory back. Return: false: peers, or dom0, still map some of it. @forced: we are in
  * another domain now, in whose grant table nothing is: forget the references.
@@ -796,7 +830,8 @@ static bool vmcomm_xen_release(struct vmcomm_xen *xv, bool forced)
 		all &= vmcomm_xen_peer_unshare(xv, i);
 	if (!all && !forced)
 		return false;
-	WARN_ON(!all);
+	if (!all)
+		vmcomm_xen_forget(xv);
 	list_for_each_entry_safe(c, next, &xv->spare, list) {
 		list_del(&c->list);
 		vmcomm_xen_chunk_free(c);
@@ -927,16 +962,22 @@ static int vmcomm_xen_connect(struct vmcomm_xen *xv)
 	err = vmcomm_xen_for_host(xv);
 	if (err)
 		return err;
+	/* In another domain the bus remembers what it wrote in the last one. */
+	xv->dev->state = XenbusStateInitialising;
 	xenbus_switch_state(xv->dev, XenbusStateConnected);
 	dev_info(&xv->dev->dev, "joined the group in slot %u of %u\n", xv->slot, xv->lay.slots);
 	queue_delayed_work(vmcomm_wq, &xv->sweep, HZ);
 	return 0;
 }
 
-/* Where dom0's nodes for us are: they are others after a migration, and may be late. */
+/*
+ * Where dom0's nodes for us are: they are others after a migration, and may be late.
+ * Return: 0; -EAGAIN: not there; -ENODEV: dom0 takes the device away; -ESTALE: another process of
+ * dom0's than the one that we are connected to.
+ */
 static int vmcomm_xen_backend(struct vmcomm_xen *xv)
 {
-	unsigned int state, slot;
+	unsigned int state, slot, pid;
 	char *path;
 
 	path = xenbus_read(XBT_NIL, xv->dev->nodename, "backend", NULL);
@@ -944,10 +985,17 @@ static int vmcomm_xen_backend(struct vmcomm_xen *xv)
 		return -EAGAIN;
 	strscpy(xv->backend, path, sizeof(xv->backend));
 	kfree(path);
-	if (xenbus_scanf(XBT_NIL, xv->backend, "state", "%u", &state) != 1 ||
-	    (state != XenbusStateInitWait && state != XenbusStateConnected) ||
+	if (xenbus_scanf(XBT_NIL, xv->backend, "state", "%u", &state) != 1)
+		return -EAGAIN;
+	if (state == XenbusStateClosing || state == XenbusStateClosed)
+		return -ENODEV;
+	if ((state != XenbusStateInitWait && state != XenbusStateConnected) ||
+	    xenbus_scanf(XBT_NIL, xv->backend, "pid", "%u", &pid) != 1 ||
 	    xenbus_scanf(XBT_NIL, xv->backend, "slot", "%u", &slot) != 1 || slot >= VMCOMM_SLOTS_MAX)
 		return -EAGAIN;
+	if (xv->up)
+		return pid == xv->backend_pid && slot == xv->slot ? 0 : -ESTALE;
+	xv->backend_pid = pid;
 	xv->slot = slot;
 	return 0;
 }
@@ -962,11 +1010,26 @@ static void vmcomm_xen_work(struct work_struct *work)
 	mutex_lock(&xv->mutex);
 	if (xv->down || !xv->dev)
 		goto out;
+	err = vmcomm_xen_backend(xv);
+	if (err == -ENODEV) {
+		if (!xv->closed) {
+			vmcomm_xen_disconnect(xv);
+			vmcomm_xen_release(xv, false);
+			xenbus_frontend_closed(xv->dev);
+			xv->closed = true;
+		}
+		goto out;
+	}
+	if (err == -ESTALE) {
+		vmcomm_xen_disconnect(xv);
+		err = vmcomm_xen_backend(xv);
+	}
 	if (!xv->up) {
 		again = true;
 		/* Memory of an earlier life that somebody still maps. */
-		if (!vmcomm_xen_release(xv, false) || vmcomm_xen_backend(xv))
+		if (!vmcomm_xen_release(xv, false) || err)
 			goto out;
+		xv->closed = false;
 		err = vmcomm_xen_connect(xv);
 		if (err) {
 			vmcomm_xen_disconnect(xv);
@@ -997,7 +1060,8 @@ static void vmcomm_xen_watch(struct vmcomm_xen *xv)
 {
 	if (xv->watching)
 		return;
-	xv->watch.node = kstrdup(xv->dev->otherend, GFP_KERNEL);
+	/* Not the backend's: its name changes when we migrate. vmcomm-xen writes "event" here. */
+	xv->watch.node = kstrdup(xv->dev->nodename, GFP_KERNEL);
 	xv->watch.callback = vmcomm_xen_changed;
 	if (!xv->watch.node || register_xenbus_watch(&xv->watch)) {
 		kfree(xv->watch.node);
@@ -1044,6 +1108,7 @@ static int vmcomm_xen_probe(struct xenbus_device *dev, const struct xenbus_devic
 	}
 	xv->dev = dev;
 	xv->down = false;
+	xv->closed = false;
 	/* A child: it freezes before the bus's own device and is restored after it. */
 	xv->pm = platform_device_register_resndata(&dev->dev, "vmcomm-xen", PLATFORM_DEVID_NONE, NULL,
 						   0, NULL, 0);
@@ -1062,19 +1127,8 @@ static void vmcomm_xen_otherend(struct xenbus_device *dev, enum xenbus_state sta
 {
 	struct vmcomm_xen *xv = dev_get_drvdata(&dev->dev);
 
-	if (!xv)
-		return;
-	if (state == XenbusStateClosing || state == XenbusStateClosed) {
-		if (dev->state != XenbusStateClosed) {
-			vmcomm_xen_stop(xv);
-			mutex_lock(&xv->mutex);
-			vmcomm_xen_release(xv, false);
-			mutex_unlock(&xv->mutex);
-			xenbus_frontend_closed(dev);
-		}
-		return;
-	}
-	vmcomm_xen_kick(xv, 0);
+	if (xv)
+		vmcomm_xen_kick(xv, 0);
 }
 
 static void vmcomm_xen_remove(struct xenbus_device *dev)
@@ -1126,9 +1180,15 @@ static int vmcomm_xen_thaw(struct device *dev)
 	return 0;
 }
 
-/* Another domain. dom0's nodes for it may come later. */
+/*
+ * Another domain. dom0's nodes for it may come later. What peers of the old one still mapped when we
+ * froze they had from the old one: nothing is granted in this one.
+ */
 static int vmcomm_xen_restore(struct device *dev)
 {
+	mutex_lock(&vmcomm_xv.mutex);
+	vmcomm_xen_release(&vmcomm_xv, true);
+	mutex_unlock(&vmcomm_xv.mutex);
 	vmcomm_xen_begin();
 	return 0;
 }
@@ -1177,7 +1237,8 @@ int vmcomm_xen_init(void)
 	err = platform_driver_register(&vmcomm_xen_pm_driver);
 	if (err)
 		return err;
-	err = xenbus_register_frontend(&vmcomm_xen_driver);
+	/* Without an owner: the bus would hold the module for as long as there is a device. */
+	err = __xenbus_register_frontend(&vmcomm_xen_driver, NULL, KBUILD_MODNAME);
 	if (err)
 		platform_driver_unregister(&vmcomm_xen_pm_driver);
 	vmcomm_xen_registered = !err;

@@ -77,6 +77,10 @@ class Domain(Guest):
             self.boot_seconds = time.monotonic() - self._begin
         return self
 
+    def wait_again(self, timeout=120):
+        """After a save and restore or a migration: wait until it runs and its agent answers."""
+        self._agent.sync(timeout)
+
     @property
     def domid(self):
         return int(self.host.sh(f"xl domid {self.name}"))
