@@ -39,10 +39,10 @@ static bool vmcomm_adopt_offers(const struct vmcomm_conn_names *n)
 	return d ? d < 0 : n->lport < n->rport;
 }
 
-static void vmcomm_adopt_one(struct vmcomm_link *link, struct sock *sk, u32 slot)
+static bool vmcomm_adopt_one(struct vmcomm_link *link, struct sock *sk, u32 slot)
 {
 	const struct tcp_sock *tp = tcp_sk(sk);
-	struct vmcomm_sock *vs;
+	struct vmcomm_sock *vs = NULL;
 
 	lock_sock(sk);
 	if (!vmcomm_adopt_wanted(link, sk, slot) || sk->sk_kern_sock ||
@@ -65,19 +65,21 @@ static void vmcomm_adopt_one(struct vmcomm_link *link, struct sock *sk, u32 slot
 	vmcomm_node_count(&link->node, VMCOMM_STAT_CONN_ADOPTED, 1);
 out:
 	release_sock(sk);
+	return vs;
 }
 
 static void vmcomm_adopt_hash(struct vmcomm_link *link, struct inet_hashinfo *h, u32 slot)
 {
 	struct sock *batch[VMCOMM_ADOPT_BATCH], *sk;
 	const struct hlist_nulls_node *node;
-	u32 n, i, b;
+	u32 n, i, b, wrapped;
 
 	for (b = 0; b <= h->ehash_mask; b++) {
 		if (hlist_nulls_empty(&h->ehash[b].chain))
 			continue;
 again:
 		n = 0;
+		wrapped = 0;
 		spin_lock_bh(inet_ehash_lockp(h, b));
 		sk_nulls_for_each(sk, node, &h->ehash[b].chain) {
 			if (n == VMCOMM_ADOPT_BATCH)
@@ -90,11 +92,12 @@ again:
 		}
 		spin_unlock_bh(inet_ehash_lockp(h, b));
 		for (i = 0; i < n; i++) {
-			vmcomm_adopt_one(link, batch[i], slot);
+			wrapped += vmcomm_adopt_one(link, batch[i], slot);
 			sock_put(batch[i]);
 		}
 		cond_resched();
-		if (n == VMCOMM_ADOPT_BATCH)
+		/* Those that may not be wrapped are found again each time. */
+		if (n == VMCOMM_ADOPT_BATCH && wrapped)
 			goto again;
 	}
 }

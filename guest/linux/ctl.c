@@ -103,7 +103,9 @@ void vmcomm_close(struct sock *sk, long timeout)
 	struct proto *orig;
 
 	if (!vs) {
+		atomic_inc(&vmcomm_callers);
 		READ_ONCE(sk->sk_prot)->close(sk, timeout);
+		atomic_dec(&vmcomm_callers);
 		return;
 	}
 	orig = vs->orig;
@@ -115,6 +117,7 @@ void vmcomm_close(struct sock *sk, long timeout)
 		timeout = vmcomm_ctl_linger(vs, timeout);
 	/* It is not offered again while TCP closes it. */
 	vs->no_ring = true;
+	vmcomm_front_put(vs);
 	if (vmcomm_conn_close(&vs->conn) && sk->sk_state != TCP_CLOSE)
 		vmcomm_ctl_reset_on_close(sk);
 	release_sock(sk);
@@ -131,7 +134,9 @@ void vmcomm_shutdown(struct sock *sk, int how)
 	struct vmcomm_sock *vs = vmcomm_sock_of(sk);
 
 	if (!vs) {
+		atomic_inc(&vmcomm_callers);
 		READ_ONCE(sk->sk_prot)->shutdown(sk, how);
+		atomic_dec(&vmcomm_callers);
 		return;
 	}
 	atomic_inc(&vs->inflight);
@@ -148,10 +153,15 @@ int vmcomm_disconnect(struct sock *sk, int flags)
 	struct vmcomm_sock *vs = vmcomm_sock_of(sk);
 	int ret;
 
-	if (!vs)
-		return READ_ONCE(sk->sk_prot)->disconnect(sk, flags);
+	if (!vs) {
+		atomic_inc(&vmcomm_callers);
+		ret = READ_ONCE(sk->sk_prot)->disconnect(sk, flags);
+		atomic_dec(&vmcomm_callers);
+		return ret;
+	}
 	atomic_inc(&vs->inflight);
 	vmcomm_conn_close(&vs->conn);
+	vmcomm_front_put(vs);
 	ret = vs->orig->disconnect(sk, flags);
 	vmcomm_sock_unwrap(vs, VMCOMM_REASON_DISCONNECT);
 	atomic_dec(&vs->inflight);
@@ -168,6 +178,7 @@ void vmcomm_destroy(struct sock *sk)
 		return;
 	}
 	vmcomm_conn_close(&vs->conn);
+	vmcomm_front_drop(vs);
 	WRITE_ONCE(vs->gone, true);
 	WRITE_ONCE(sk->sk_prot, vs->orig);
 	vs->orig->destroy(sk);
@@ -244,12 +255,31 @@ static int vmcomm_ops_set_peek_off(struct sock *sk, int val)
 }
 
 /*
+ * How a kernel service that took the socket over reads it: all of TCP's queue, so the bytes in a
+ * ring have to be there. Socket lock held.
+ */
+static int vmcomm_ops_read_sock(struct sock *sk, read_descriptor_t *desc, sk_read_actor_t actor)
+{
+	const struct proto_ops *ops = vmcomm_template_ops(sk);
+	struct vmcomm_sock *vs = vmcomm_sock_of(sk);
+	int ret = 0;
+
+	atomic_inc(&vmcomm_callers);
+	/* It is told that there is something to read once the worker is done. */
+	if (!vs || !vmcomm_give_back_now(vs, VMCOMM_REASON_KERNEL_CONSUMER))
+		ret = ops->read_sock(sk, desc, actor);
+	atomic_dec(&vmcomm_callers);
+	return ret;
+}
+
+/*
  * splice from the socket through recvmsg; everything else that TCP's proto_ops do either ends in
  * sk_prot or is about TCP's own queues.
  */
 void vmcomm_ops_fill(struct proto_ops *ops)
 {
 	ops->splice_read = NULL;
+	ops->read_sock = vmcomm_ops_read_sock;
 	if (ops->set_peek_off)
 		ops->set_peek_off = vmcomm_ops_set_peek_off;
 	ops->poll = vmcomm_poll;
@@ -277,21 +307,31 @@ int vmcomm_ioctl(struct sock *sk, int cmd, vmcomm_ioctl_arg arg)
 	bool slow;
 	int n = 0;
 
-	if (!vs)
-		return READ_ONCE(sk->sk_prot)->ioctl(sk, cmd, arg);
+	if (!vs) {
+		atomic_inc(&vmcomm_callers);
+		n = READ_ONCE(sk->sk_prot)->ioctl(sk, cmd, arg);
+		atomic_dec(&vmcomm_callers);
+		return n;
+	}
 	if (sk->sk_state == TCP_LISTEN || 1 << sk->sk_state & (TCPF_SYN_SENT | TCPF_SYN_RECV) ||
-	    (cmd != SIOCINQ && cmd != SIOCATMARK && cmd != SIOCOUTQ))
-		return vs->orig->ioctl(sk, cmd, arg);
+	    (cmd != SIOCINQ && cmd != SIOCATMARK && cmd != SIOCOUTQ)) {
+		atomic_inc(&vs->inflight);
+		n = vs->orig->ioctl(sk, cmd, arg);
+		atomic_dec(&vs->inflight);
+		return n;
+	}
 	/* The lock may have to be waited for. */
 	atomic_inc(&vs->inflight);
 	switch (cmd) {
 	case SIOCINQ:
 		slow = lock_sock_fast(sk);
+		vmcomm_front_put(vs);
 		n = vmcomm_recv_queued(vs);
 		unlock_sock_fast(sk, slow);
 		break;
 	case SIOCATMARK:
 		slow = lock_sock_fast(sk);
+		vmcomm_front_put(vs);
 		n = vmcomm_recv_at_mark(vs) && !vmcomm_rx_readable(&vs->conn, vmcomm_copied_seq(sk));
 		unlock_sock_fast(sk, slow);
 		break;

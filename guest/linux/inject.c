@@ -10,13 +10,117 @@
 #include "module.h"
 
 #define VMCOMM_SKB_MAX 15000
+/* What may be kept in front of a receive queue, and how large a receive buffer is made at most. */
+#define VMCOMM_FRONT_MAX (64 << 20)
+
+static atomic_long_t vmcomm_front_total;
 
 /* The bytes are there already: charge them to the receive buffer whatever its limit. */
 static void vmcomm_inject_charge(struct sock *sk, struct sk_buff *skb)
 {
 	if (!sk_rmem_schedule(sk, skb, skb->truesize))
-		pr_warn_once("vmcomm: receive buffer memory exceeded\n");
+		pr_info_once("vmcomm: TCP's memory is used up\n");
 	skb_set_owner_r(skb, sk);
+}
+
+/*
+ * The front: entries taken off the front of the receive queue for a while, so that TCP takes more
+ * from the peer although nobody reads. TCP has them as read. Whoever looks at the queue with the
+ * socket lock held calls vmcomm_front_put() first; lockless readers add vmcomm_front_bytes().
+ */
+static void vmcomm_front_take(struct vmcomm_sock *vs, u32 x)
+{
+	long limit = totalram_pages() << PAGE_SHIFT >> 3;
+	struct sock *sk = vs->sk;
+	struct tcp_sock *tp = tcp_sk(sk);
+	struct sk_buff *skb;
+
+	/* A reader between two locks has been told how many bytes it finds. */
+	if (vs->tcp_reading || tp->urg_data)
+		return;
+	if (skb_queue_empty(&vs->front))
+		vs->front_seq = tp->copied_seq;
+	while ((skb = skb_peek(&sk->sk_receive_queue)) &&
+	       !(TCP_SKB_CB(skb)->tcp_flags & TCPHDR_FIN) && !after(TCP_SKB_CB(skb)->end_seq, x) &&
+	       vs->front_size < VMCOMM_FRONT_MAX && atomic_long_read(&vmcomm_front_total) < limit) {
+		__skb_unlink(skb, &sk->sk_receive_queue);
+		skb_orphan(skb);
+		vs->front_size += skb->truesize;
+		atomic_long_add(skb->truesize, &vmcomm_front_total);
+		__skb_queue_tail(&vs->front, skb);
+		WRITE_ONCE(tp->copied_seq, TCP_SKB_CB(skb)->end_seq);
+	}
+}
+
+static void vmcomm_front_none(struct vmcomm_sock *vs)
+{
+	atomic_long_sub(vs->front_size, &vmcomm_front_total);
+	vs->front_size = 0;
+}
+
+/* Back into the receive queue; in whatever state the socket is. Socket lock held. */
+void vmcomm_front_put(struct vmcomm_sock *vs)
+{
+	struct sock *sk = vs->sk;
+	struct sk_buff *skb;
+
+	if (likely(skb_queue_empty(&vs->front)))
+		return;
+	WRITE_ONCE(tcp_sk(sk)->copied_seq, vs->front_seq);
+	while ((skb = __skb_dequeue_tail(&vs->front))) {
+		vmcomm_inject_charge(sk, skb);
+		__skb_queue_head(&sk->sk_receive_queue, skb);
+	}
+	vmcomm_front_none(vs);
+}
+
+/* The socket is dead. Any context. */
+void vmcomm_front_drop(struct vmcomm_sock *vs)
+{
+	__skb_queue_purge(&vs->front);
+	vmcomm_front_none(vs);
+}
+
+/*
+ * What the peer has sent into the window that it knows of must not be thrown away, though there is
+ * more in the receive buffer now than it was made for. This is not taken back, unless the program
+ * has fixed the size (vmcomm_inject_close()).
+ */
+static void vmcomm_inject_room(struct vmcomm_sock *vs)
+{
+	struct sock *sk = vs->sk;
+	s64 want = atomic_read(&sk->sk_rmem_alloc) + 2LL * tcp_receive_window(tcp_sk(sk));
+
+	want = min_t(s64, want, VMCOMM_FRONT_MAX);
+	if (want <= sk->sk_rcvbuf)
+		return;
+	vs->rcvbuf_was = sk->sk_rcvbuf;
+	WRITE_ONCE(sk->sk_rcvbuf, want);
+}
+
+/* The size that a program asked for is what it sees afterwards. Socket lock held. */
+void vmcomm_inject_close(struct vmcomm_sock *vs)
+{
+	if (vs->rcvbuf_was && vs->sk->sk_userlocks & SOCK_RCVBUF_LOCK)
+		WRITE_ONCE(vs->sk->sk_rcvbuf, vs->rcvbuf_was);
+	vs->rcvbuf_was = 0;
+}
+
+/*
+ * Bytes that come before the held ones may be megabytes in the peer's TCP, and nobody reads here,
+ * so the window is shut: let them in. TCP's timer for delayed acknowledgements tells the peer,
+ * again now and then in case it gets lost.
+ */
+static void vmcomm_inject_open(struct vmcomm_sock *vs)
+{
+	struct sock *sk = vs->sk;
+
+	vmcomm_front_take(vs, vs->conn.rx.held_at);
+	if (vs->opened && time_before(jiffies, vs->opened + HZ / 10))
+		return;
+	vs->opened = jiffies | 1;
+	inet_csk_schedule_ack(sk);
+	inet_csk_reset_xmit_timer(sk, ICSK_TIME_DACK, 1, TCP_RTO_MAX);
 }
 
 static struct sk_buff *vmcomm_inject_skb(const u8 *from, u32 len, u32 seq, gfp_t gfp)
@@ -55,6 +159,22 @@ static struct sk_buff *vmcomm_inject_shift(struct sock *sk, u32 x, u32 n, bool *
 		at = skb;
 	}
 	return at;
+}
+
+/*
+ * Entries that were read to their end. TCP takes an entry off the queue with its last byte, but one
+ * that vmcomm_inject_split() cut may have been read up to the cut exactly.
+ */
+static void vmcomm_inject_tidy(struct sock *sk)
+{
+	struct sk_buff *skb;
+
+	while ((skb = skb_peek(&sk->sk_receive_queue)) &&
+	       !(TCP_SKB_CB(skb)->tcp_flags & TCPHDR_FIN) &&
+	       !after(TCP_SKB_CB(skb)->end_seq, tcp_sk(sk)->copied_seq)) {
+		__skb_unlink(skb, &sk->sk_receive_queue);
+		__kfree_skb(skb);
+	}
 }
 
 /* A segment that has bytes on both sides of @x would have to be cut; the sender never makes one:
@@ -96,8 +216,9 @@ static int vmcomm_inject_split(struct sock *sk, u32 x, gfp_t gfp)
 }
 
 /*
- * Socket lock held; may sleep unless conn.atomic. Return: 0; -EAGAIN: bytes that come before the held ones are still
- * on their way; -ENOMEM: nothing changed.
+ * Socket lock held; may sleep unless conn.atomic. Return: 0; -EAGAIN: bytes that come before the
+ * held ones are still on their way: ask again after a moment without the lock; -ENOMEM: nothing
+ * changed.
  */
 int vmcomm_inject(struct vmcomm_sock *vs)
 {
@@ -111,13 +232,15 @@ int vmcomm_inject(struct vmcomm_sock *vs)
 	bool fin = false;
 	int err;
 
-	if (!rx->held_len)
-		return 0;
-	if (before(tp->rcv_nxt, x)) {
-		if (sk->sk_state == TCP_CLOSE)
-			return 0; /* with a hole before them nobody reads them */
+	if (rx->held_len && before(tp->rcv_nxt, x) && sk->sk_state != TCP_CLOSE &&
+	    !sock_flag(sk, SOCK_DEAD)) {
+		vmcomm_inject_open(vs);
 		return -EAGAIN;
 	}
+	vmcomm_front_put(vs);
+	/* With a hole before them nobody reads them. */
+	if (!rx->held_len || sock_flag(sk, SOCK_DEAD) || before(tp->rcv_nxt, x))
+		return 0;
 	__skb_queue_head_init(&list);
 	while (pos < n) {
 		len = min_t(u32, n - pos, VMCOMM_SKB_MAX);
@@ -133,6 +256,7 @@ int vmcomm_inject(struct vmcomm_sock *vs)
 	err = vmcomm_inject_split(sk, x, gfp);
 	if (err)
 		goto err_list;
+	vmcomm_inject_tidy(sk);
 
 	at = vmcomm_inject_shift(sk, x, n, &fin);
 	/* It may have been taken already, with the last bytes before x: put it back. */
@@ -154,6 +278,7 @@ int vmcomm_inject(struct vmcomm_sock *vs)
 			__skb_queue_head(&sk->sk_receive_queue, skb);
 		at = skb;
 	}
+	vmcomm_inject_room(vs);
 	vmcomm_rx_consume(&vs->conn, n);
 	return 0;
 

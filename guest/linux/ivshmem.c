@@ -71,6 +71,11 @@ static int vmcomm_iv_find(struct vmcomm_link *link, const struct sock *sk, const
 	return vmcomm_node_find(&link->node, raddr);
 }
 
+static void vmcomm_iv_rejoin(struct vmcomm_link *link)
+{
+	queue_delayed_work(vmcomm_wq, &vmcomm_iv.join, 0);
+}
+
 static irqreturn_t vmcomm_iv_irq(int irq, void *dev)
 {
 	vmcomm_link_doorbell(&vmcomm_iv.link);
@@ -89,6 +94,11 @@ static void vmcomm_iv_join(struct work_struct *work)
 	const struct vmcomm_layout *lay = &iv->link.region.lay;
 	int err;
 
+	if (READ_ONCE(iv->link.up)) {
+		if (!READ_ONCE(iv->link.left))
+			return;
+		vmcomm_link_down(&iv->link); /* it has left, and the host wants it again */
+	}
 	config.location_word = &vmcomm_layout_location(lay, iv->mem, iv->slot)->location;
 	config.page = vmcomm_layout_slot(lay, iv->mem, iv->slot);
 	config.reclaim_ask = vmcomm_layout_reclaim(lay, iv->mem, iv->slot, 0);
@@ -238,6 +248,7 @@ int vmcomm_ivshmem_init(void)
 
 	vmcomm_link_init(&vmcomm_iv.link, "ivshmem");
 	vmcomm_iv.link.find = vmcomm_iv_find;
+	vmcomm_iv.link.rejoin = vmcomm_iv_rejoin;
 	INIT_DELAYED_WORK(&vmcomm_iv.join, vmcomm_iv_join);
 	err = pci_register_driver(&vmcomm_iv_driver);
 	vmcomm_iv_registered = !err;

@@ -114,6 +114,46 @@ static void vmcomm_link_news(struct work_struct *work)
 	}
 }
 
+/* The host wants the VM to leave before it takes the device away, or has thought better of it. */
+static void vmcomm_link_own_row(struct vmcomm_link *link)
+{
+	struct vmcomm_node *node = &link->node;
+	struct vmcomm_location loc;
+
+	if (node->backend->location(node, node->slot, &loc))
+		return;
+	if (loc.state == VMCOMM_SLOT_LEAVING && !READ_ONCE(link->left))
+		queue_work(vmcomm_wq, &link->leave_work);
+	else if (loc.state == VMCOMM_SLOT_LIVE && READ_ONCE(link->left) && link->rejoin)
+		link->rejoin(link);
+}
+
+static void vmcomm_link_leave_work(struct work_struct *work)
+{
+	struct vmcomm_link *link = container_of(work, struct vmcomm_link, leave_work);
+
+	mutex_lock(&link->lock);
+	if (link->up && !link->closing && !link->left) {
+		vmcomm_link_leave(link, vmcomm_leave_ms);
+		WRITE_ONCE(link->left, true);
+		vmcomm_store_release32(&link->node.page->state, VMCOMM_VM_LEFT);
+	}
+	mutex_unlock(&link->lock);
+}
+
+/* A socket that is locked for long has its turn in a second; the heartbeat does not wait for it. */
+static bool vmcomm_link_lock(struct sock *sk)
+{
+	u32 tries;
+
+	for (tries = 0; tries < 5; tries++) {
+		if (vmcomm_lock_sock_try(sk))
+			return true;
+		usleep_range(200, 1000);
+	}
+	return false;
+}
+
 /*
  * Once a second, with the sockets at hand: rings that nobody uses go back, offers that nobody took
  * are repeated, connections on plain TCP are listed for the operator.
@@ -130,7 +170,8 @@ static void vmcomm_link_sockets(struct vmcomm_link *link)
 	for (i = 0; i < n; i++) {
 		struct vmcomm_sock *vs = v[i];
 
-		lock_sock(vs->sk);
+		if (!vmcomm_link_lock(vs->sk))
+			goto list;
 		if (vmcomm_conn_attached(&vs->conn)) {
 			if (vs->conn.tx.ring && time_after(jiffies, vs->active + 5 * HZ))
 				vmcomm_tx_idle(&vs->conn);
@@ -144,6 +185,7 @@ static void vmcomm_link_sockets(struct vmcomm_link *link)
 		if (vs->conn.tx.pend_len)
 			vmcomm_pend_flush(vs, true);
 		release_sock(vs->sk);
+list:
 		if (vmcomm_conn_attached(&vs->conn) || plain >= VMCOMM_PLAIN_MAX ||
 		    !vs->conn.seq_local)
 			continue;
@@ -175,6 +217,7 @@ static void vmcomm_link_tick(struct work_struct *work)
 		WRITE_ONCE(link->node.enabled, vmcomm_enabled);
 		vmcomm_node_tick(&link->node);
 		vmcomm_link_sockets(link);
+		vmcomm_link_own_row(link);
 	}
 	if (!link->closing)
 		queue_delayed_work(vmcomm_wq, &link->tick, HZ);
@@ -200,6 +243,7 @@ int vmcomm_link_init(struct vmcomm_link *link, const char *name)
 	tasklet_setup(&link->tasklet, vmcomm_link_tasklet);
 	INIT_DELAYED_WORK(&link->tick, vmcomm_link_tick);
 	INIT_WORK(&link->news_work, vmcomm_link_news);
+	INIT_WORK(&link->leave_work, vmcomm_link_leave_work);
 	INIT_DELAYED_WORK(&link->adopt, vmcomm_adopt_work);
 	return 0;
 }
@@ -229,6 +273,7 @@ int vmcomm_link_up(struct vmcomm_link *link, const struct vmcomm_node_config *co
 		link->node.ring_shift_first = min(link->node.ring_shift_first, link->ring_max);
 	}
 	link->closing = false;
+	WRITE_ONCE(link->left, false);
 	WRITE_ONCE(link->up, true);
 	mutex_lock(&vmcomm_links_lock);
 	list_add_tail_rcu(&link->list, &vmcomm_links);
@@ -246,7 +291,8 @@ void vmcomm_link_down(struct vmcomm_link *link)
 {
 	mutex_lock(&link->lock);
 	if (link->up) {
-		vmcomm_link_leave(link, vmcomm_leave_ms);
+		if (!link->left)
+			vmcomm_link_leave(link, vmcomm_leave_ms);
 		link->closing = true;
 		cancel_delayed_work_sync(&link->tick);
 		cancel_work_sync(&link->news_work);

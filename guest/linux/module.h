@@ -22,6 +22,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/refcount.h>
+#include <linux/sched.h>
 #include <linux/workqueue.h>
 #include <linux/interrupt.h>
 #include <net/sock.h>
@@ -40,6 +41,7 @@ struct vmcomm_link {
 	struct vmcomm_region region;
 	bool up;	       /* node is initialised */
 	bool closing;
+	bool left; /* the host asked; lock */
 	/* which slot a connection's other end is in; -ENOENT: none of ours */
 	int (*find)(struct vmcomm_link *link, const struct sock *sk, const u8 raddr[16],
 		    bool client);
@@ -47,9 +49,12 @@ struct vmcomm_link {
 	struct vmcomm_abi_plain *plain;
 	const struct vmcomm_abi_slot *(*slot_page)(struct vmcomm_link *link, u32 slot);
 	u32 ring_max; /* log2 of the largest ring that it can share; 0: any */
+	/* the host does not want us to leave any more: link_down(), then link_up() again; or NULL */
+	void (*rejoin)(struct vmcomm_link *link);
 	struct tasklet_struct tasklet; /* doorbell */
 	struct delayed_work tick;
 	struct work_struct news_work;
+	struct work_struct leave_work;
 	spinlock_t news_lock;
 	u64 news_up, news_left, news_gone; /* bits: slots */
 	struct mutex lock; /* node_init, leave */
@@ -110,6 +115,14 @@ struct vmcomm_sock {
 	u64 watch_beat;	      /* its heartbeat, */
 	unsigned long watch_moved; /* and the jiffies when one of them changed last */
 	unsigned long watch_alive; /* jiffies of the last keepalive */
+	u32 back_seq;	      /* quit.c: rcv_nxt, */
+	unsigned long back_moved; /* the jiffies when it changed last, */
+	unsigned long back_start; /* and when waiting for bytes began; 0: not yet */
+	unsigned long opened; /* inject.c: jiffies when the window was opened */
+	int rcvbuf_was;
+	struct sk_buff_head front; /* inject.c */
+	u32 front_seq;
+	u32 front_size;
 	struct work_struct evict_work;
 	u32 evict_reason;
 	struct rcu_head rcu;
@@ -189,10 +202,10 @@ void vmcomm_ops_fill(struct proto_ops *ops);
 
 /* quit.c */
 void vmcomm_reset_with(struct vmcomm_sock *vs, int err);
-int vmcomm_evict_one(struct vmcomm_sock *vs, bool gone, bool wait);
 void vmcomm_evict_pair(struct vmcomm_link *link, u32 slot, bool gone);
 int vmcomm_link_leave(struct vmcomm_link *link, unsigned int deadline_ms);
 int vmcomm_give_back(struct vmcomm_sock *vs, enum vmcomm_reason reason);
+int vmcomm_give_back_now(struct vmcomm_sock *vs, enum vmcomm_reason reason);
 void vmcomm_give_back_all(void);
 
 /* adopt.c */
@@ -206,6 +219,9 @@ void vmcomm_watch(struct vmcomm_sock *vs);
 
 /* inject.c */
 int vmcomm_inject(struct vmcomm_sock *vs);
+void vmcomm_inject_close(struct vmcomm_sock *vs);
+void vmcomm_front_put(struct vmcomm_sock *vs);
+void vmcomm_front_drop(struct vmcomm_sock *vs);
 
 /* link.c */
 void vmcomm_links_enable(void);
@@ -252,9 +268,31 @@ static inline struct vmcomm_sock *vmcomm_sock_of(const struct sock *sk)
 						 NULL;
 }
 
+/* Bytes on TCP that are kept in front of its receive queue. Lockless. */
+static inline u32 vmcomm_front_bytes(const struct vmcomm_sock *vs)
+{
+	return likely(skb_queue_empty_lockless(&vs->front)) ?
+		       0 : READ_ONCE(tcp_sk(vs->sk)->copied_seq) - READ_ONCE(vs->front_seq);
+}
+
 static inline struct vmcomm_sock *vmcomm_sock_from_conn(struct vmcomm_conn *conn)
 {
 	return container_of(conn, struct vmcomm_sock, conn);
+}
+
+/* lock_sock() without waiting for a thread that has the socket, and may be busy for long. */
+static inline bool vmcomm_lock_sock_try(struct sock *sk)
+{
+	spin_lock_bh(&sk->sk_lock.slock);
+	if (sk->sk_lock.owned) {
+		spin_unlock_bh(&sk->sk_lock.slock);
+		return false;
+	}
+	sk->sk_lock.owned = 1;
+	spin_unlock(&sk->sk_lock.slock);
+	mutex_acquire(&sk->sk_lock.dep_map, 0, 1, _RET_IP_);
+	local_bh_enable();
+	return true;
 }
 
 /* Threads of ours on the socket's wait queue are counted, so that adopt.c can tell them from others. */
@@ -285,6 +323,22 @@ static inline u32 vmcomm_copied_seq(const struct sock *sk)
 	u32 seq = READ_ONCE(tcp_sk(sk)->copied_seq);
 
 	return sock_flag(sk, SOCK_DONE) && seq == READ_ONCE(tcp_sk(sk)->rcv_nxt) ? seq - 1 : seq;
+}
+
+/*
+ * A call that finds the socket given back must not sleep in TCP's own function, which would return
+ * into this module. It starts again, on TCP's own struct proto. A thread of the kernel's has no
+ * system call to start again: it is counted, and unloading waits for it.
+ */
+static inline bool vmcomm_restarts(void)
+{
+	return !(current->flags & (PF_KTHREAD | PF_IO_WORKER));
+}
+
+static inline int vmcomm_restart(void)
+{
+	set_tsk_thread_flag(current, TIF_NOTIFY_SIGNAL);
+	return -ERESTARTNOINTR;
 }
 
 static inline void vmcomm_reason_count(enum vmcomm_reason reason)

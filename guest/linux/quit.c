@@ -5,8 +5,12 @@
 
 #include "module.h"
 
-/* Bytes that come before held ones are on the wire: this is how long they may take. */
-#define VMCOMM_INJECT_MS 2000
+/*
+ * Bytes that come before held ones are on their way. How long to wait when none come, and at most:
+ * so many times leave_ms. Then the connection is reset.
+ */
+#define VMCOMM_GIVE_BACK_QUIET 5
+#define VMCOMM_GIVE_BACK_MAX   30
 
 static void vmcomm_wake_all(struct sock *sk)
 {
@@ -43,31 +47,19 @@ static void vmcomm_reset(struct vmcomm_sock *vs)
 }
 
 /*
- * Take one connection out of shared memory. Socket lock held. Return: 0: it is out; -EAGAIN: ask
- * again (only with wait == false, or when the peer hangs).
+ * Take one connection out of shared memory. Socket lock held, dropped in between. Return: 0: it is
+ * out; -EAGAIN: ask again after a moment.
  */
-int vmcomm_evict_one(struct vmcomm_sock *vs, bool gone, bool wait)
+static int vmcomm_evict_one(struct vmcomm_sock *vs, bool gone)
 {
-	unsigned long end = jiffies + msecs_to_jiffies(vmcomm_leave_ms);
 	struct sock *sk = vs->sk;
-	int err;
+	int err = vmcomm_conn_evict(&vs->conn, vmcomm_copied_seq(sk), gone);
 
-	for (;;) {
-		err = vmcomm_conn_evict(&vs->conn, vmcomm_copied_seq(sk), gone);
-		if (!err)
-			break;
-		if (err == -EPROTO) {
-			vmcomm_reset(vs);
-			vmcomm_reason_count(VMCOMM_REASON_PEER_BAD);
-			break;
-		}
-		if (!wait)
-			return -EAGAIN;
-		if (time_after(jiffies, end))
-			return -EAGAIN;
-		release_sock(sk);
-		msleep(1);
-		lock_sock(sk);
+	if (err == -EPROTO) {
+		vmcomm_reset(vs);
+		vmcomm_reason_count(VMCOMM_REASON_PEER_BAD);
+	} else if (err) {
+		return -EAGAIN;
 	}
 	vmcomm_pend_flush(vs, true);
 	vmcomm_wake_all(sk);
@@ -82,8 +74,12 @@ void vmcomm_evict_pair(struct vmcomm_link *link, u32 slot, bool gone)
 
 	v = vmcomm_sock_collect(&n, link, slot);
 	for (i = 0; i < n; i++) {
-		lock_sock(v[i]->sk);
-		if (vmcomm_evict_one(v[i], gone, false))
+		/* One that its program keeps locked must not keep all others, and the peer, waiting. */
+		if (!vmcomm_lock_sock_try(v[i]->sk)) {
+			left++;
+			continue;
+		}
+		if (vmcomm_evict_one(v[i], gone))
 			left++;
 		release_sock(v[i]->sk);
 	}
@@ -134,7 +130,7 @@ int vmcomm_link_leave(struct vmcomm_link *link, unsigned int deadline_ms)
 			if (!vmcomm_conn_attached(&v[i]->conn))
 				continue;
 			lock_sock(v[i]->sk);
-			if (vmcomm_evict_one(v[i], false, false))
+			if (vmcomm_evict_one(v[i], false))
 				left++;
 			release_sock(v[i]->sk);
 		}
@@ -163,14 +159,31 @@ int vmcomm_link_leave(struct vmcomm_link *link, unsigned int deadline_ms)
 	return ret;
 }
 
-/*
- * Make the socket TCP's own again, for good. Socket lock held, dropped in between; may sleep.
- * Return: 0, or -EAGAIN when bytes are missing that should have come long ago.
- */
-int vmcomm_give_back(struct vmcomm_sock *vs, enum vmcomm_reason reason)
+/* Has the peer not sent what comes before the held bytes for too long? Socket lock held. */
+static bool vmcomm_give_back_stuck(struct vmcomm_sock *vs)
 {
-	unsigned long end = jiffies + msecs_to_jiffies(VMCOMM_INJECT_MS);
-	struct sock *sk = vs->sk;
+	unsigned long patience = msecs_to_jiffies(vmcomm_leave_ms);
+	u32 seq = tcp_sk(vs->sk)->rcv_nxt;
+
+	if (!vs->back_start) {
+		vs->back_start = jiffies | 1;
+		vs->back_seq = seq;
+		vs->back_moved = jiffies;
+	} else if (vs->back_seq != seq) {
+		vs->back_seq = seq;
+		vs->back_moved = jiffies;
+	}
+	return time_after(jiffies, vs->back_moved + VMCOMM_GIVE_BACK_QUIET * patience) ||
+	       time_after(jiffies, vs->back_start + VMCOMM_GIVE_BACK_MAX * patience);
+}
+
+/*
+ * One attempt to make the socket TCP's own again, for good. Socket lock held, dropped in between.
+ * Return: 0; -EAGAIN: bytes are on their way, try again without the lock in between; -ETIMEDOUT:
+ * they should have come long ago.
+ */
+static int vmcomm_give_back_try(struct vmcomm_sock *vs, enum vmcomm_reason reason)
+{
 	int err;
 
 	if (READ_ONCE(vs->gone))
@@ -178,37 +191,95 @@ int vmcomm_give_back(struct vmcomm_sock *vs, enum vmcomm_reason reason)
 	vs->no_ring = true;
 	vmcomm_conn_unready(&vs->conn);
 	vmcomm_tx_exit(&vs->conn, reason);
-	for (;;) {
-		err = vmcomm_evict_one(vs, false, true);
-		if (!err)
-			err = vmcomm_pend_flush(vs, true);
-		if (!err)
-			err = vmcomm_inject(vs);
-		if (!err || vs->gone)
-			break;
-		if (time_after(jiffies, end))
-			return -EAGAIN;
-		release_sock(sk);
-		msleep(1);
-		lock_sock(sk);
-	}
+	err = vmcomm_evict_one(vs, false);
+	if (!err)
+		err = vmcomm_pend_flush(vs, true);
+	if (!err)
+		err = vmcomm_inject(vs);
+	if (READ_ONCE(vs->gone))
+		return 0;
+	if (err)
+		return vmcomm_give_back_stuck(vs) ? -ETIMEDOUT : -EAGAIN;
+	vmcomm_inject_close(vs);
 	vmcomm_sock_unwrap(vs, reason);
-	vmcomm_wake_all(sk);
+	vmcomm_wake_all(vs->sk);
 	return 0;
 }
 
-/* Module unload: nobody wraps any more. May sleep for as long as it takes. */
+/*
+ * Make the socket TCP's own again, for good. Socket lock held, dropped in between; may sleep.
+ * Return: 0, or -EAGAIN when bytes are missing that should have come long ago.
+ */
+int vmcomm_give_back(struct vmcomm_sock *vs, enum vmcomm_reason reason)
+{
+	int err;
+
+	vs->back_start = 0;
+	while ((err = vmcomm_give_back_try(vs, reason)) == -EAGAIN) {
+		release_sock(vs->sk);
+		msleep(1);
+		lock_sock(vs->sk);
+	}
+	if (!err)
+		return 0;
+	vmcomm_front_put(vs);
+	return -EAGAIN;
+}
+
+/*
+ * The same for somebody in the kernel who takes the socket over, without sleeping and with the lock
+ * held throughout. Return: 0; -errno: that does not do, and a worker is at it now.
+ */
+int vmcomm_give_back_now(struct vmcomm_sock *vs, enum vmcomm_reason reason)
+{
+	struct vmcomm_conn *conn = &vs->conn;
+	int err = -EAGAIN;
+
+	vs->no_ring = true;
+	vmcomm_conn_unready(conn);
+	vmcomm_tx_exit(conn, reason);
+	/* To look for the peer's accept means to wake others: not with our spinlock held. */
+	if (vmcomm_conn_attached(conn) && !conn->theirs)
+		goto later;
+	conn->atomic = true;
+	err = vmcomm_conn_evict(conn, vmcomm_copied_seq(vs->sk), false);
+	if (!err && conn->tx.pend_len)
+		err = -EAGAIN;
+	if (!err)
+		err = vmcomm_inject(vs);
+	conn->atomic = false;
+	if (err)
+		goto later;
+	vmcomm_inject_close(vs);
+	vmcomm_sock_unwrap(vs, reason);
+	return 0;
+
+later:
+	vmcomm_sock_evict_later(vs, reason);
+	return err;
+}
+
+/*
+ * Module unload: nobody wraps any more. All sockets wait for their missing bytes at the same time.
+ * May sleep for as long as a program keeps a socket locked.
+ */
 void vmcomm_give_back_all(void)
 {
 	struct vmcomm_sock **v;
-	u32 n, i;
+	u32 n, i, pass;
 
-	for (;;) {
+	for (pass = 0;; pass++) {
 		v = vmcomm_sock_collect(&n, NULL, -1);
 		for (i = 0; i < n; i++) {
-			lock_sock(v[i]->sk);
-			if (vmcomm_give_back(v[i], VMCOMM_REASON_UNLOAD))
+			/* Threads lose the CPU while they have it locked, mostly: stand in line at times. */
+			if (pass % 4 == 3)
+				lock_sock(v[i]->sk);
+			else if (!vmcomm_lock_sock_try(v[i]->sk))
+				continue;
+			if (vmcomm_give_back_try(v[i], VMCOMM_REASON_UNLOAD) == -ETIMEDOUT) {
+				vmcomm_reason_count(VMCOMM_REASON_LEAVE_STUCK);
 				vmcomm_reset(v[i]);
+			}
 			release_sock(v[i]->sk);
 		}
 		vmcomm_sock_release(v, n);
@@ -218,6 +289,6 @@ void vmcomm_give_back_all(void)
 		spin_unlock_bh(&vmcomm_socks_lock);
 		if (i)
 			return;
-		msleep(10);
+		msleep(2);
 	}
 }

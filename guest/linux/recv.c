@@ -13,7 +13,8 @@ static bool vmcomm_recv_ready(struct vmcomm_sock *vs)
 	bool ready;
 
 	rcu_read_lock();
-	ready = vmcomm_rx_readable(&vs->conn, copied_seq) || vmcomm_rcv_nxt(vs->sk) != copied_seq;
+	ready = vmcomm_rx_readable(&vs->conn, copied_seq) ||
+		vmcomm_rcv_nxt(vs->sk) != copied_seq || vmcomm_front_bytes(vs);
 	rcu_read_unlock();
 	return ready;
 }
@@ -46,7 +47,8 @@ static int vmcomm_recv_left(struct vmcomm_sock *vs)
 	int inq;
 
 	rcu_read_lock();
-	inq = READ_ONCE(tp->rcv_nxt) - READ_ONCE(tp->copied_seq) + vmcomm_rx_unread(&vs->conn);
+	inq = READ_ONCE(tp->rcv_nxt) - READ_ONCE(tp->copied_seq) + vmcomm_front_bytes(vs) +
+	      vmcomm_rx_unread(&vs->conn);
 	rcu_read_unlock();
 	/* An end is worth a read, too. */
 	return inq == 0 && sock_flag(vs->sk, SOCK_DONE) ? 1 : inq;
@@ -186,7 +188,8 @@ static int vmcomm_recv_tcp(struct vmcomm_sock *vs, struct msghdr *msg, size_t le
 
 /*
  * A reader that dropped the socket lock to read from TCP goes on where it was: what one call returns
- * is one piece of the stream, even if others read the same socket. Socket lock held, dropped.
+ * is one piece of the stream, even if others read the same socket. Then TCP's bytes are where they
+ * belong. Socket lock held, dropped.
  */
 static void vmcomm_recv_turn(struct vmcomm_sock *vs)
 {
@@ -196,6 +199,7 @@ static void vmcomm_recv_turn(struct vmcomm_sock *vs)
 		mutex_unlock(&vs->tcp_read);
 		lock_sock(vs->sk);
 	}
+	vmcomm_front_put(vs);
 }
 
 /* Receive time stamps are of packets: such a socket reads TCP only. Socket lock held. */
@@ -250,8 +254,7 @@ static bool vmcomm_recv_wait(struct vmcomm_sock *vs, size_t copied, bool enough,
 			return false;
 		}
 		if (vs->gone) {
-			set_tsk_thread_flag(current, TIF_NOTIFY_SIGNAL);
-			*err = -ERESTARTNOINTR;
+			*err = -ERESTARTNOINTR; /* vmcomm_recvmsg() knows how */
 			return false;
 		}
 		if (!*timeo) {
@@ -274,14 +277,14 @@ static bool vmcomm_recv_wait(struct vmcomm_sock *vs, size_t copied, bool enough,
 	}
 	if (vmcomm_conn_attached(&vs->conn))
 		vmcomm_node_count(vs->conn.node, VMCOMM_STAT_SLEEPS_RX, 1);
-	add_wait_queue(sk_sleep(sk), &wait);
+	vmcomm_sleep_begin(vs, &wait);
 	sk_set_bit(SOCKWQ_ASYNC_WAITDATA, sk);
 	if (peek)
 		sk_wait_event(sk, timeo, vmcomm_recv_more(vs, seen), &wait);
 	else
 		sk_wait_event(sk, timeo, vmcomm_recv_arm(vs), &wait);
 	sk_clear_bit(SOCKWQ_ASYNC_WAITDATA, sk);
-	remove_wait_queue(sk_sleep(sk), &wait);
+	vmcomm_sleep_end(vs, &wait);
 	return true;
 }
 
@@ -541,6 +544,31 @@ __poll_t vmcomm_poll(struct file *file, struct socket *sock, struct poll_table_s
 	return mask;
 }
 
+/* TCP's own recvmsg, by whatever struct proto the socket has. It does not sleep for long. */
+static int vmcomm_recv_plain(struct sock *sk, struct msghdr *msg, size_t len, int flags,
+			     int *addr_len)
+{
+	struct vmcomm_sock *vs;
+	struct proto *orig;
+	int ret;
+
+	atomic_inc(&vmcomm_callers);
+	vs = vmcomm_sock_of(sk);
+	orig = vs ? vs->orig : READ_ONCE(sk->sk_prot);
+	ret = orig->recvmsg(sk, msg, len, flags, addr_len);
+	atomic_dec(&vmcomm_callers);
+	return ret;
+}
+
+/* The socket is TCP's own by now. */
+static int vmcomm_recv_gone(struct sock *sk, struct msghdr *msg, size_t len, int flags,
+			    int *addr_len)
+{
+	if (!(flags & MSG_DONTWAIT) && vmcomm_restarts())
+		return vmcomm_restart();
+	return vmcomm_recv_plain(sk, msg, len, flags, addr_len);
+}
+
 int vmcomm_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, int *addr_len)
 {
 	struct vmcomm_sock *vs = vmcomm_sock_of(sk);
@@ -549,15 +577,17 @@ int vmcomm_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, i
 	int ret;
 
 	if (!vs)
-		return READ_ONCE(sk->sk_prot)->recvmsg(sk, msg, len, flags, addr_len);
+		return vmcomm_recv_gone(sk, msg, len, flags, addr_len);
 	if (flags & (MSG_OOB | MSG_ERRQUEUE))
-		return vs->orig->recvmsg(sk, msg, len, flags, addr_len);
+		return vmcomm_recv_plain(sk, msg, len, flags, addr_len);
 	atomic_inc(&vs->inflight);
 	lock_sock(sk);
-	if (1 << sk->sk_state & (TCPF_LISTEN | TCPF_SYN_SENT | TCPF_SYN_RECV) ||
-	    READ_ONCE(vs->gone)) {
+	if (sk->sk_state == TCP_LISTEN) {
 		release_sock(sk);
 		ret = vs->orig->recvmsg(sk, msg, len, flags, addr_len);
+	} else if (READ_ONCE(vs->gone)) {
+		ret = -ERESTARTNOINTR;
+		release_sock(sk);
 	} else {
 		vmcomm_sock_ops(vs);
 		vmcomm_recv_check_options(vs);
@@ -571,6 +601,9 @@ int vmcomm_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, i
 		release_sock(sk);
 	}
 	atomic_dec(&vs->inflight);
+	/* Nothing was read: TCP's own call, with nothing of the context any more. */
+	if (unlikely(ret == -ERESTARTNOINTR))
+		ret = vmcomm_recv_gone(sk, msg, len, flags, addr_len);
 	return ret;
 }
 
@@ -583,14 +616,14 @@ bool vmcomm_is_readable(struct sock *sk)
 	if (!vs)
 		return false;
 	rcu_read_lock();
-	at = vmcomm_copied_seq(sk);
+	at = vmcomm_copied_seq(sk) - vmcomm_front_bytes(vs);
 	/* While there is something to read nobody sleeps: spare the peer the doorbell. */
 	n = vmcomm_rx_readable(&vs->conn, at);
 	if (!n || READ_ONCE(sk->sk_rcvlowat) > 1) {
 		vmcomm_rx_arm(&vs->conn, at);
 		n = vmcomm_rx_readable(&vs->conn, at);
 	}
-	if (!n && vmcomm_rx_unread(&vs->conn) && vmcomm_rcv_nxt(sk) != at)
+	if (!n && (vmcomm_rx_unread(&vs->conn) || vmcomm_front_bytes(vs)) && vmcomm_rcv_nxt(sk) != at)
 		n = 1; /* bytes on TCP come first: tcp_poll() has counted those alone */
 	want = READ_ONCE(sk->sk_rcvlowat);
 	if (n && want > 1)

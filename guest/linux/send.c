@@ -285,13 +285,6 @@ static int vmcomm_send_tcp(struct vmcomm_sock *vs, struct msghdr *msg, size_t le
 	return n;
 }
 
-/* The module, or this context, is going away: have the call start again on TCP's own proto. */
-static int vmcomm_send_restart(void)
-{
-	set_tsk_thread_flag(current, TIF_NOTIFY_SIGNAL);
-	return -ERESTARTNOINTR;
-}
-
 static int vmcomm_send_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t len)
 {
 	struct sock *sk = vs->sk;
@@ -304,7 +297,7 @@ static int vmcomm_send_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 		vmcomm_tx_expect(&vs->conn, len);
 	do {
 		if (READ_ONCE(vs->gone)) {
-			err = vmcomm_send_restart();
+			err = -ERESTARTNOINTR; /* vmcomm_sendmsg() knows how */
 			break;
 		}
 		flags = vmcomm_send_needs_tcp(vs, msg) ||
@@ -366,21 +359,38 @@ static int vmcomm_send_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 	return err;
 }
 
+/* The socket is TCP's own by now. */
+static int vmcomm_send_gone(struct sock *sk, struct msghdr *msg, size_t len)
+{
+	struct vmcomm_sock *vs;
+	int ret;
+
+	if (!(msg->msg_flags & MSG_DONTWAIT) && vmcomm_restarts())
+		return vmcomm_restart();
+	atomic_inc(&vmcomm_callers);
+	vs = vmcomm_sock_of(sk);
+	ret = (vs ? vs->orig : READ_ONCE(sk->sk_prot))->sendmsg(sk, msg, len);
+	atomic_dec(&vmcomm_callers);
+	return ret;
+}
+
 int vmcomm_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 {
 	struct vmcomm_sock *vs = vmcomm_sock_of(sk);
 	int ret;
 
 	if (!vs)
-		return READ_ONCE(sk->sk_prot)->sendmsg(sk, msg, len);
+		return vmcomm_send_gone(sk, msg, len);
 	atomic_inc(&vs->inflight);
 	lock_sock(sk);
 	/* One call, one completion: TCP must see the call as a whole. */
 	if (unlikely(msg->msg_flags & MSG_ZEROCOPY) && sock_flag(sk, SOCK_ZEROCOPY) &&
 	    1 << sk->sk_state & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT))
 		vmcomm_give_back(vs, VMCOMM_REASON_ZEROCOPY);
-	if (!(1 << sk->sk_state & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT)) || !len ||
-	    READ_ONCE(vs->gone)) {
+	if (READ_ONCE(vs->gone)) {
+		ret = -ERESTARTNOINTR;
+		release_sock(sk);
+	} else if (!(1 << sk->sk_state & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT)) || !len) {
 		/*
 		 * Not connected (yet), or nothing to send: TCP knows what to say. It may wait in
 		 * there until the connection is up, and then send.
@@ -396,6 +406,9 @@ int vmcomm_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 		release_sock(sk);
 	}
 	atomic_dec(&vs->inflight);
+	/* Nothing was sent: TCP's own call, with nothing of the context any more. */
+	if (unlikely(ret == -ERESTARTNOINTR))
+		ret = vmcomm_send_gone(sk, msg, len);
 	return ret;
 }
 
