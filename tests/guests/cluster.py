@@ -34,7 +34,8 @@ class Member:
         self.guest.insmod(paths.module(self.guest.kernel), **parameters)
 
     def unload(self):
-        self.guest.run("rmmod vmcomm", timeout=PATIENCE)
+        """Seconds that it took."""
+        return self.guest.run("rmmod vmcomm", timeout=PATIENCE).seconds
 
     def loaded(self):
         return self.guest.run("test -e /sys/module/vmcomm", check=False).returncode == 0
@@ -88,10 +89,11 @@ class Member:
         return f"--- {self.name}\n{out}\n" + "\n".join(self.guest.log.lines[-60:])
 
     def memory(self):
-        """KiB of the guest: what is used beyond caches that can be dropped, and slab that cannot."""
+        """KiB that the guest's kernel uses itself (no file caches, no programs), slab, vmalloc."""
         text = self.guest.sh("sync; echo 3 >/proc/sys/vm/drop_caches; cat /proc/meminfo")
         info = {k: int(v) for k, v in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M)}
-        return {"used": info["MemTotal"] - info["MemAvailable"], "slab": info["SUnreclaim"],
+        others = "MemFree", "Buffers", "Cached", "AnonPages", "SReclaimable"
+        return {"used": info["MemTotal"] - sum(info[k] for k in others), "slab": info["SUnreclaim"],
                 "vmalloc": info["VmallocUsed"]}
 
     def tcp_sockets(self):
