@@ -375,9 +375,9 @@ class Guest:
         At the block's end it waits until the device is gone and keeps QEMU from burning a core
         and from crashing (lab.parking; this adds as many descriptors to QEMU as the device had).
         """
-        events, descriptors = len(self.qmp.events), parking.eventfds(self.qemu)
         parking.release(self.qemu, self._reserved)
         self._reserved = []
+        events, descriptors = len(self.qmp.events), parking.eventfds(self.qemu)
         yield
         self.qmp.wait_event("DEVICE_DELETED", timeout, since=events, device=name)
         if self.lab.accel == "tcg":

@@ -9,7 +9,8 @@ the time, and a regular file is always readable. So:
 
 - reserve() takes numbers before there is a device, whose eventfds then get higher ones;
 - release() gives them up shortly before the unplug: files opened meanwhile get the lowest free number;
-- fill() takes all of them again, and with them the numbers that the device had, for good.
+- fill() takes all of them again, and with them the numbers that the device had, for good. The guest
+  stands still meanwhile: for a moment those numbers are the lowest free ones.
 
 What takes a number is an eventfd that never fires, given to QEMU by add-fd.
 """
@@ -23,7 +24,7 @@ RESERVE = 48
 
 
 def eventfds(qemu):
-    """The numbers of the eventfds that QEMU has open. Take it before the unplug."""
+    """The numbers of the eventfds that QEMU has open. Take it before the unplug, after release()."""
     directory = f"/proc/{qemu.pid}/fd"
     found = set()
     for number in os.listdir(directory):
@@ -60,6 +61,9 @@ def fill(qemu, before):
 
     Returns the others that it had to take on the way: the reserve for the next time.
     """
+    running = qemu.qmp("query-status")["running"]
+    if running:
+        qemu.qmp("stop")
     closed = before - {int(number) for number in os.listdir(f"/proc/{qemu.pid}/fd")}
     others = []
     idle = os.eventfd(0)
@@ -67,11 +71,17 @@ def fill(qemu, before):
         # The kernel hands out the lowest free number, so others come first.
         for _ in range(len(closed) + RESERVE + 100):
             if not closed:
-                return others
+                break
             taken = _take(qemu, idle)
             if taken[1] not in closed:
                 others.append(taken)
             closed.discard(taken[1])
+        while len(others) < RESERVE:
+            others.append(_take(qemu, idle))
     finally:
         os.close(idle)
-    raise LabError(f"[{qemu.name}] descriptors {sorted(closed)} stay closed")
+        if running:
+            qemu.qmp("cont")
+    if closed:
+        raise LabError(f"[{qemu.name}] descriptors {sorted(closed)} stay closed")
+    return others

@@ -31,6 +31,7 @@ class Qmp:
         self._answers = {}
         self._closed = False
         self._send_lock = threading.Lock()
+        self._alive = alive
         self._sock = connect(path, alive, timeout)
         threading.Thread(target=self._read, daemon=True, name=f"qmp {name}").start()
         self("qmp_capabilities")
@@ -56,11 +57,18 @@ class Qmp:
             if not self._changed.wait_for(lambda: number in self._answers or self._closed, timeout):
                 raise LabError(f"[{self.name}] QMP {command}: no answer in {timeout} s")
             if number not in self._answers:
-                raise GuestGone(f"[{self.name}] QMP {command}: QEMU is gone")
+                self._gone(command)
             answer = self._answers.pop(number)
         if "error" in answer:
             raise QmpError(command, answer["error"])
         return answer["return"]
+
+    def _gone(self, command):
+        """Raise GuestGone, with QEMU's exit status and last words as soon as there are any."""
+        for _ in range(20):
+            self._alive()
+            time.sleep(0.05)
+        raise GuestGone(f"[{self.name}] QMP {command}: QEMU is gone")
 
     def hmp(self, line):
         """A command of the human monitor; returns its text."""
