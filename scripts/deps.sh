@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Install what is missing of the Debian packages that vmcomm needs. Needs no network if none is.
 #
-#	scripts/deps.sh [GROUP...]	default: build test check
+#	scripts/deps.sh [GROUP...]	default: build test check package
 #	scripts/deps.sh --print [GROUP...]
 
 . "$(dirname "$0")/lib.sh"
@@ -25,6 +25,9 @@ group_packages() {
 		echo check libsubunit-dev sparse spin clang clang-tidy cppcheck shellcheck \
 			linux-headers-cloud-amd64 linux-headers-6.12-amd64
 		;;
+	package)	# debian/, and the suite that looks at what it makes
+		echo dpkg-dev debhelper dh-dkms dkms lintian fakeroot
+		;;
 	debug)	# guest kernels with KASAN and friends (tests/debug-kernel/build)
 		echo linux-source-6.1 gcc libc6-dev make flex bison bc libelf-dev libssl-dev lz4 \
 			xz-utils perl
@@ -46,7 +49,7 @@ if [ "${1:-}" = --print ]; then
 	print=1
 	shift
 fi
-[ $# -gt 0 ] || set -- build test check
+[ $# -gt 0 ] || set -- build test check package
 
 packages=()
 for group in "$@"; do

@@ -18,7 +18,9 @@ model		exhaustive models of the shared-memory protocols
 sim		deterministic simulation of the core
 mutations	deliberate bugs, all of which must be found
 coverage	how much of the core unit tests and simulator reach
+packages	Debian packages: built, unpacked, run; the module by DKMS
 lab		the guest test harness itself
+host		vmcommd and vmcommctl with real guests: admission, hotplug, deaths, restarts
 guest		the module in two guests: transports, life and death of VMs, host daemons
 semantics	socket behaviour, plain TCP against the ring
 programs	unmodified programs, module off and on
@@ -98,7 +100,7 @@ done
 limit=${full:+300}
 limit=${limit:-30}
 
-"$ROOT/scripts/deps.sh" build test check
+"$ROOT/scripts/deps.sh" build test check package
 logs_open vmcomm-test
 
 # build TARGET: a failure counts, and suites that can do without the result still run.
