@@ -140,7 +140,9 @@ int vmcomm_node_init(struct vmcomm_node *node, const struct vmcomm_node_config *
 /**
  * vmcomm_node_deinit() - stop taking part
  *
- * All connections must be detached. Afterwards no shared memory is touched. May sleep.
+ * All connections must be detached, and the owner must have quiesced every other caller: no event,
+ * tick, refresh or connection call may be running or come any more, as pairs and heap are freed
+ * without a lock. Afterwards no shared memory is touched. May sleep.
  */
 void vmcomm_node_deinit(struct vmcomm_node *node);
 
