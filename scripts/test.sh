@@ -20,7 +20,8 @@ mutations	deliberate bugs, all of which must be found
 coverage	how much of the core unit tests and simulator reach
 packages	Debian packages: built, unpacked, run; the module by DKMS
 lab		the guest test harness itself
-guest		the module in two guests: transports, life and death of VMs, host daemons
+host		vmcommd and vmcommctl with real guests: admission, hotplug, death, restarts
+guest		the module in two guests: transports, life and death of VMs
 semantics	socket behaviour, plain TCP against the ring
 programs	unmodified programs, module off and on
 loop		both ends in one guest: test suites of other projects
