@@ -433,6 +433,15 @@ static void sim_booter(void *arg)
 	jobs--;
 }
 
+/*
+ * The time in which each VM has had @n ticks. Time is what all VMs do, one after the other, and a
+ * tick looks at each slot: with many of both it takes longer than the tick's interval.
+ */
+static u64 sim_ticks(u32 n)
+{
+	return n * (sim.p.tick + 64ULL * sim.p.vms * sim.p.slots);
+}
+
 static void sim_all_up(void)
 {
 	u32 i;
@@ -442,7 +451,7 @@ static void sim_all_up(void)
 	for (i = 0; i < sim.p.vms; i++)
 		while (!sim.vm[i].node_up && !(sim.spoiled && sim.vm[i].group)) {
 			sim_pause(100);
-			if (sim.now - start > 100ULL * sim.p.tick + 4000ULL * sim.p.vms * sim.p.slots)
+			if (sim.now - start > sim_ticks(100))
 				sim_fail("%s does not come up", sim.vm[i].name);
 		}
 }
@@ -485,7 +494,7 @@ static void sim_leave_spoiled(void)
 		start = sim.now;
 		while (vm->plugged) {
 			sim_pause(100);
-			if (sim.now - start > 200ULL * sim.p.tick)
+			if (sim.now - start > sim_ticks(200))
 				sim_fail("%s, which was lied to, cannot leave", vm->name);
 		}
 		if (sim_allocated(vm))
@@ -527,21 +536,21 @@ void sim_world(void *arg)
 	while (openers || !sim.faults_over) {
 		sim_pause(500);
 		if (sim.spoiled && sim.faults_over &&
-		    (sim.over || !sim_open_left() || sim.now - since > 20ULL * sim.p.tick))
+		    (sim.over || !sim_open_left() || sim.now - since > sim_ticks(20)))
 			sim_give_up();
 		if (sim.now > 4000000000ULL)
 			sim_fail("there is no end");
 		if (!sim.faults_over || sim.count.progress != progress) {
 			progress = sim.count.progress;
 			since = sim.now;
-		} else if (sim.now - since > 100ULL * sim.p.tick) {
+		} else if (sim.now - since > sim_ticks(100)) {
 			sim_threads_print();
 			sim_check_show_open();
 			sim_fail("no connection goes on, long after the last fault: %u openers", openers);
 		}
 	}
 	sim_all_up();
-	sim_pause(12 * sim.p.tick);
+	sim_pause(sim_ticks(12));
 	sim_check_rest();
 	if (sim.spoiled)
 		sim_leave_spoiled();
