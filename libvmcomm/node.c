@@ -174,6 +174,8 @@ int vmcomm_node_init(struct vmcomm_node *node, const struct vmcomm_node_config *
 		pair = node->pair[i];
 		if (!pair)
 			continue;
+		/* Events and the tick may come already. */
+		vmcomm_lock(&node->lock);
 		vmcomm_store64(&pair->mine->incarnation, 0);
 		vmcomm_store64(&pair->mine->peer_incarnation, 0);
 		vmcomm_wmb();
@@ -181,6 +183,8 @@ int vmcomm_node_init(struct vmcomm_node *node, const struct vmcomm_node_config *
 		vmcomm_store32(&pair->mine->abi_minor, VMCOMM_ABI_MINOR);
 		vmcomm_store32(&pair->mine->state, VMCOMM_PAIR_UP);
 		vmcomm_store_release64(&pair->mine->incarnation, node->incarnation);
+		pair->published = true;
+		vmcomm_unlock(&node->lock);
 		node->backend->doorbell(node, i, VMCOMM_VECTOR_EVENT);
 	}
 	return 0;
@@ -270,7 +274,7 @@ void vmcomm_pair_check(struct vmcomm_pair *pair)
 	switch (pair->state) {
 	case VMCOMM_PEER_DOWN:
 		/* One that we let go of never comes back; its words may stay for a while. */
-		if (!inc || inc == pair->peer_dead || state != VMCOMM_PAIR_UP)
+		if (!pair->published || !inc || inc == pair->peer_dead || state != VMCOMM_PAIR_UP)
 			return;
 		vmcomm_pair_hello(pair, inc);
 		break;
@@ -498,7 +502,7 @@ void vmcomm_node_tick(struct vmcomm_node *node)
 
 		if (!pair)
 			continue;
-		if (!node->leaving)
+		if (!node->leaving && pair->published)
 			vmcomm_pair_repair(pair);
 		vmcomm_pair_check(pair);
 		vmcomm_pair_check_host(pair);

@@ -79,6 +79,7 @@ struct vmcomm_pair {
 	struct vmcomm_abi_ccb *ccb_mem[VMCOMM_CCB_CHUNKS_MAX];
 	struct vmcomm_ccb *ccb[VMCOMM_CCB_CHUNKS_MAX];
 	u32 offer[VMCOMM_OFFERS]; /* private copy of mine->offer */
+	bool published; /* this incarnation stands in mine: the tick keeps it there */
 	bool used; /* mine was published before: wipe it for a new incarnation of the peer */
 	struct vmcomm_location loc; /* of the incarnation that we work with */
 };

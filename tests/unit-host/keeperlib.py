@@ -248,7 +248,7 @@ class Keeper:
         return text
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     """Poll until CONDITION() is true; its last value. An upper bound, not an assertion on time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -494,9 +494,9 @@ class Interrupted(Case):
         self.expect()
         self.qa.held = True
         p = self.popen()
-        wait_for(when, 30)
+        wait_for(when, 60)
         self.a.kill()
-        self.assertEqual(p.wait(30), EXIT["unreachable"])
+        self.assertEqual(p.wait(60), EXIT["unreachable"])
         how()
         self.a.start()
 
@@ -513,7 +513,7 @@ class Interrupted(Case):
         """It moved while nobody looked: b attaches it by itself, a forgets it when it is back."""
         self.killed_source(lambda: self.qa.migration == "active",
                            lambda: (self.qa.complete(), wait_for(
-                               lambda: self.b.vm("vm")["state"] == "up", 30)))
+                               lambda: self.b.vm("vm")["state"] == "up", 60)))
         self.at_b()
 
     def test_source_killed_and_its_qemu_gone(self):
