@@ -13,7 +13,7 @@ group_packages() {
 	build)	# user space, and the module for Debian's own kernel
 		echo gcc libc6-dev make meson ninja-build pkg-config rsync kmod \
 			libsystemd-dev libjansson-dev libinih-dev libsmartcols-dev libgnutls28-dev \
-			libvirt-dev libxen-dev linux-headers-amd64
+			libvirt-dev libxml2-dev libxen-dev linux-headers-amd64
 		;;
 	test)	# guests, and the programs that run in them
 		echo qemu-system-x86 busybox-static linux-image-amd64 iproute2 ethtool util-linux \
