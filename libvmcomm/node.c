@@ -152,6 +152,12 @@ int vmcomm_node_init(struct vmcomm_node *node, const struct vmcomm_node_config *
 		node->heap.chunk[i].ask = vmcomm_load32(&node->reclaim_ask[i]);
 		if (node->heap.chunk[i].ask != vmcomm_load32(&node->reclaim_ack[i]))
 			node->heap.chunk[i].state = VMCOMM_CHUNK_ASKED;
+		else if (vmcomm_load64(&node->page->incarnation))
+			/*
+			 * Module or VM started again in the same slot: any chunk may have pages, and
+			 * somebody's bytes in them. The host takes those that nobody uses soon.
+			 */
+			node->heap.chunk[i].state = VMCOMM_CHUNK_DIRTY;
 	}
 
 	do
@@ -214,6 +220,11 @@ void vmcomm_node_deinit(struct vmcomm_node *node)
 
 		if (!pair)
 			continue;
+		/*
+		 * Nobody here reads the peer's memory any more. Without a word the peer's slot would
+		 * be in quarantine for as long as our device stays, when the peer goes.
+		 */
+		vmcomm_store_release64(&pair->mine->peer_incarnation, 0);
 		for (k = 0; k < pair->ccb_chunks; k++)
 			vmcomm_free(pair->ccb[k]);
 		vmcomm_free_large(pair);

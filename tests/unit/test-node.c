@@ -283,6 +283,52 @@ START_TEST(old_reclaim_request)
 }
 END_TEST
 
+/* What an earlier life left in the heap goes back to the host, and is nobody else's to read. */
+START_TEST(heap_of_an_earlier_life)
+{
+	struct fix *f = fix_new(2, 1u << 22, 16);
+	u32 i, k, ticks;
+	u64 *mem;
+
+	fix_start(f, 0);
+	for (i = 0; i < f->lay.chunks; i++)
+		ck_assert_uint_eq(f->vm[0].node.heap.chunk[i].state, VMCOMM_CHUNK_CLEAN);
+	ck_assert_int_eq(vmcomm_region_map(&f->region, 0, 0, f->lay.chunks, (void **)&mem), 0);
+	memset(mem, 0x5a, (size_t)f->lay.chunks << f->lay.chunk_shift);
+	fix_stop(f, 0);
+	fix_start(f, 0);
+	fix_start(f, 1);
+	fix_run(f);
+	/* At once somebody needs a chunk: without the old bytes. */
+	fend_free(fend_pair(f, 0, 1));
+	for (ticks = 0; ticks < 20; ticks++)
+		fix_tick(f);
+	for (i = k = 0; i < f->lay.chunks; i++)
+		k += f->vm[0].node.heap.chunk[i].state == VMCOMM_CHUNK_CLEAN;
+	ck_assert_uint_ge(k + f->vm[0].node.heap.used, f->lay.chunks);
+	for (i = 0; i < f->lay.chunks << (f->lay.chunk_shift - 3); i++)
+		ck_assert_uint_ne(mem[i], 0x5a5a5a5a5a5a5a5aULL);
+	fix_free(f);
+}
+END_TEST
+
+/* A VM whose module is unloaded holds nobody's slot, though its device stays. */
+START_TEST(unloaded_holds_nothing)
+{
+	struct fix *f = fix_new(2, 1u << 24, 16);
+	struct vmcomm_abi_pair *page = vmcomm_region_pair_page(&f->region, 0, 1);
+
+	fix_start(f, 0);
+	fix_start(f, 1);
+	fix_run(f);
+	/* The word that the host's vmcomm_group_holder() looks at. */
+	ck_assert_uint_eq(page->peer_incarnation, f->vm[1].node.incarnation);
+	fix_stop(f, 0);
+	ck_assert_uint_eq(page->peer_incarnation, 0);
+	fix_free(f);
+}
+END_TEST
+
 /* A peer's pages may come, go and come back somewhere else. */
 START_TEST(pages_come_late)
 {
@@ -365,4 +411,5 @@ START_TEST(own_words_are_repaired)
 END_TEST
 
 UNIT_MAIN("node", own_words_are_repaired, pages_come_late, refusals, all_orders, events_before_up, find, stale_location, tick_publishes,
-	  backstop, quota, hostile_pair_words, old_reclaim_request)
+	  backstop, quota, hostile_pair_words, old_reclaim_request, heap_of_an_earlier_life,
+	  unloaded_holds_nothing)
