@@ -69,6 +69,9 @@ void cli_table_cellf(struct cli_table *t, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 void cli_table_print(struct cli_table *t); /* and free it */
 
+/* Row of the slot whose VM keeps @slot in quarantine; NULL: none. Both of "group show"'s table. */
+json_t *cli_slot_holder(json_t *group, json_t *slot);
+
 /* "12.5M" */
 const char *cli_bytes(uint64_t n, char buf[16]);
 const char *cli_get_string(json_t *o, const char *name); /* "" if there is none */
@@ -78,6 +81,7 @@ int cmd_group_add(const struct cli *o);
 int cmd_group_list(const struct cli *o);
 int cmd_group_show(const struct cli *o);
 int cmd_group_remove(const struct cli *o);
+int cmd_group_release(const struct cli *o);
 int cmd_vm_add(const struct cli *o);
 int cmd_vm_list(const struct cli *o);
 int cmd_vm_show(const struct cli *o);

@@ -6,21 +6,17 @@
  * module, as guest.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <glob.h>
-#include <linux/kvm.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/utsname.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cli.h"
+#include "probe.h"
 
 enum verdict { GOOD, NOTE, BAD };
 
@@ -186,50 +182,13 @@ static bool guest(struct doctor *d)
 
 /* -- as host -- */
 
-/*
- * Let a virtual CPU execute a few real-mode instructions. Some hosts have a /dev/kvm that makes a VM and
- * never runs it: in a child with a time limit. Return: 0: it runs.
- */
-static int kvm_child(void)
-{
-	static const uint8_t code[] = {0xb0, 0x2a, 0xe6, 0x80, 0xf4}; /* mov al,42; out 80h; hlt */
-	struct kvm_userspace_memory_region mem = {.memory_size = 4096};
-	struct kvm_sregs sregs;
-	struct kvm_regs regs = {.rflags = 2};
-	struct kvm_run *run;
-	int kvm, vm, cpu, size;
-	void *page;
-
-	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	if (kvm < 0 || ioctl(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
-		return 1;
-	vm = ioctl(kvm, KVM_CREATE_VM, 0);
-	page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (vm < 0 || page == MAP_FAILED)
-		return 1;
-	memcpy(page, code, sizeof(code));
-	mem.userspace_addr = (uintptr_t)page;
-	if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &mem))
-		return 1;
-	cpu = ioctl(vm, KVM_CREATE_VCPU, 0);
-	size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-	if (cpu < 0 || size < (int)sizeof(*run))
-		return 1;
-	run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, cpu, 0);
-	if (run == MAP_FAILED || ioctl(cpu, KVM_GET_SREGS, &sregs))
-		return 1;
-	sregs.cs.base = 0;
-	sregs.cs.selector = 0;
-	if (ioctl(cpu, KVM_SET_SREGS, &sregs) || ioctl(cpu, KVM_SET_REGS, &regs) ||
-	    ioctl(cpu, KVM_RUN, 0))
-		return 1;
-	return run->exit_reason == KVM_EXIT_IO ? 0 : 1;
-}
+/* As long as KVM takes on a slow machine, several times. */
+#define KVM_BOOT_SECONDS 10
 
 static void host_kvm(struct doctor *d)
 {
-	int status;
-	pid_t pid;
+	char text[400];
+	int err;
 
 	if (access("/dev/kvm", F_OK)) {
 		finding(d, NOTE, "kvm", "switch virtualisation on in the firmware, modprobe kvm_intel or "
@@ -241,16 +200,17 @@ static void host_kvm(struct doctor *d)
 			strerror(errno));
 		return;
 	}
-	pid = fork();
-	if (!pid) {
-		alarm(3);
-		_exit(kvm_child());
-	}
-	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status))
+	if (isatty(STDERR_FILENO))
+		fputs("booting a guest with KVM...\n", stderr);
+	err = cli_probe_boot("kvm", KVM_BOOT_SECONDS, text, sizeof(text));
+	if (!err)
+		finding(d, GOOD, "kvm", NULL, "a guest boots with it (%s)", text);
+	else if (err == -ETIMEDOUT || err == -EIO)
 		finding(d, NOTE, "kvm", "use -accel tcg, or a host with working virtualisation",
-			"/dev/kvm is there, but does not execute code");
+			"/dev/kvm is there, but no guest boots with it: %s", text);
 	else
-		finding(d, GOOD, "kvm", NULL, "/dev/kvm executes code");
+		finding(d, NOTE, "kvm", "boot a guest with -accel kvm yourself",
+			"/dev/kvm is there; whether it works is not known: %s", text);
 }
 
 static void host_qemu(struct doctor *d)
@@ -279,8 +239,8 @@ static void host_qemu(struct doctor *d)
 static void daemon_groups(struct doctor *d)
 {
 	char why[256];
-	json_t *last, *g;
-	size_t i;
+	json_t *last, *g, *slot, *holder;
+	size_t i, k;
 
 	if (cli_call_quiet(d->o, "io.vmcomm.GroupList", json_object(), &last, why, sizeof(why)))
 		return;
@@ -297,6 +257,13 @@ static void daemon_groups(struct doctor *d)
 				cli_get_number(g, "keeper_pid"), cli_get_number(g, "members"));
 		else
 			finding(d, GOOD, "group", NULL, "%s: no members yet", name);
+		json_array_foreach (json_object_get(g, "table"), k, slot) {
+			holder = cli_slot_holder(g, slot);
+			if (holder)
+				finding(d, NOTE, "slot", "if it stays so: vmcommctl group release NAME",
+					"%s: slot %lld cannot be used again yet: %s still reads it", name,
+					cli_get_number(slot, "slot"), cli_get_string(holder, "vm"));
+		}
 	}
 	json_decref(last);
 }

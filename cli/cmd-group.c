@@ -100,11 +100,18 @@ int cmd_group_list(const struct cli *o)
 	return 0;
 }
 
+json_t *cli_slot_holder(json_t *group, json_t *slot)
+{
+	json_t *n = json_object_get(slot, "held_by");
+
+	return n ? json_array_get(json_object_get(group, "table"), (size_t)json_integer_value(n)) : NULL;
+}
+
 int cmd_group_show(const struct cli *o)
 {
 	static const char *const columns[] = {"SLOT", "STATE", "GENERATION", "VM", "HELD BY", NULL};
 	struct cli_table *t;
-	json_t *last, *g, *slot, *x;
+	json_t *last, *g, *slot, *x, *holder;
 	char text[16];
 	size_t i;
 	int code = list(o, &last);
@@ -139,10 +146,14 @@ int cmd_group_show(const struct cli *o)
 		cli_table_cell(t, cli_get_string(slot, "state"));
 		cli_table_cellf(t, "%lld", cli_get_number(slot, "generation"));
 		cli_table_cell(t, cli_get_string(slot, "vm"));
-		if (json_object_get(slot, "held_by"))
-			cli_table_cellf(t, "slot %lld", cli_get_number(slot, "held_by"));
-		else
+		holder = cli_slot_holder(g, slot);
+		if (!holder)
 			cli_table_cell(t, "");
+		else if (json_object_get(holder, "vm"))
+			cli_table_cellf(t, "%s in slot %lld", cli_get_string(holder, "vm"),
+					cli_get_number(holder, "slot"));
+		else
+			cli_table_cellf(t, "slot %lld", cli_get_number(holder, "slot"));
 	}
 	cli_table_print(t);
 	json_decref(last);

@@ -26,6 +26,8 @@ static const struct command commands[] = {
 	{"group", "list", NULL, "", cmd_group_list, "list the groups"},
 	{"group", "show", "NAME", "", cmd_group_show, "one group with its slots"},
 	{"group", "remove", "NAME", "", cmd_group_remove, "forget a group without members"},
+	{"group", "release", "NAME", "", cmd_group_release,
+	 "replug VMs that keep others' slots in quarantine"},
 	{"vm", "add", "NAME", "gkauqbUi", cmd_vm_add,
 	 "make a VM a member; prints the socket for its QEMU"},
 	{"vm", "remove", "NAME", "k", cmd_vm_remove, "end a membership; needs the group's key"},

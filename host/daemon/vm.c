@@ -165,7 +165,8 @@ int vm_admit(struct vm *vm, struct vmcomm_error *e)
 		err = vmcomm_group_join(&g->table, vm->uuid, &slot);
 		if (err == -ENOSPC)
 			return vmcomm_error_set(e, err, "group '%s' is full: all %u slots are taken "
-						"or in quarantine", g->name, g->slots);
+						"or in quarantine (vmcommctl group show %s says "
+						"who holds them)", g->name, g->slots, g->name);
 		if (err)
 			return vmcomm_error_set(e, err, "vm '%s' has a slot of group '%s' already",
 						vm->name, g->name);

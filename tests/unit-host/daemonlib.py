@@ -113,6 +113,8 @@ class Daemon:
         done = subprocess.run([f"{self.build}/cli/vmcommctl", "--socket", self.socket, "--json",
                                *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               text=True, timeout=180)
+        if expect is None:  # whatever it says
+            return done.stdout
         assert done.returncode == expect, (args, done.returncode, done.stdout, done.stderr,
                                            self.log()[-3000:])
         if expect:

@@ -22,7 +22,7 @@ from daemonlib import EXIT, Daemon, receive, receive_all, scratch, send  # noqa:
 from keeperlib import Handshake, Region, wait_for  # noqa: E402
 
 BUILD = None
-VM_UP, VM_LEFT = 1, 3
+VM_DOWN, VM_UP, VM_LEFT = 0, 1, 3
 
 
 class Case(unittest.TestCase):
@@ -220,6 +220,59 @@ class Life(Case):
         wait_for(lambda: self.d.vm("b")["state"] == "waiting")
         self.assertEqual(r.u64(r.ctl(hb.id)), 0)
         self.assertEqual(self.d.vm("b")["generation"], 2)
+
+    def held(self, qmp):
+        """b is gone, and a, which has a device and no module, names it for ever. Return: b's slot."""
+        self.group(slots=2)
+        self.add("a", "10.0.0.1", "--qmp", qmp.path, "--bus", "port1")
+        self.add("b", "10.0.0.2")
+        ha, hb = self.qemu("a", 2), self.qemu("b", 2)
+        qmp.on_delete = ha.sock.close
+        r = self.guest(ha, 11)
+        self.guest(hb, 22)
+        wait_for(lambda: self.d.vm("b")["state"] == "up" and self.d.vm("a")["state"] == "up")
+        r.put64(r.pair(ha.id, hb.id) + 8, 22)
+        r.put32(r.ctl(ha.id) + 20, VM_DOWN)
+        hb.sock.close()
+        wait_for(lambda: self.d.vm("b")["state"] == "no-slot")
+        time.sleep(1.5)  # vmcommd looks once a second
+        self.assertEqual(self.d.vm("b")["state"], "no-slot")
+        return hb.id
+
+    def test_release_of_a_held_slot(self):
+        qmp = FakeQmp(self.d.path("a.qmp"))
+        self.addCleanup(qmp.close)
+        slot = self.held(qmp)
+        findings = json.loads(self.d.ctl("doctor", expect=None))["findings"]
+        self.assertIn("slot", [f["check"] for f in findings])
+
+        def plugged(socket_path):
+            h = Handshake(socket_path).read(2)
+            self.addCleanup(h.close)
+            self.guest(h, 33)
+        qmp.on_add = plugged
+        steps = self.d.ctl("group", "release", "blue")
+        self.assertIn(f"holds slot {slot}", steps[0]["step"])
+        self.assertEqual(steps[-1], {"group": "blue", "replugged": 1})
+        self.assertIn("device_del", qmp.commands)
+        self.assertIn("device_add", qmp.commands)
+        wait_for(lambda: self.d.vm("b")["state"] == "waiting")
+        self.assertEqual(self.d.vm("a")["state"], "up")
+        self.assertEqual(self.d.ctl("group", "release", "blue")["replugged"], 0)
+
+    def test_release_needs_the_device_back(self):
+        """A VM that does not unplug keeps the slot: nobody else may get its memory."""
+        qmp = FakeQmp(self.d.path("a.qmp"), "refuses")
+        self.addCleanup(qmp.close)
+        slot = self.held(qmp)
+        text = self.d.ctl("group", "release", "blue", expect=EXIT["failed"])
+        self.assertIn(f"frees slot {slot}", text)
+        self.assertIn(str(os.getpid()), text)
+        self.assertEqual(self.d.vm("b")["state"], "no-slot")
+        self.assertEqual(self.d.ctl("group", "release", "red", expect=EXIT["not_found"]).count("red"), 1)
+        # the end of its QEMU does it
+        qmp.on_delete()
+        wait_for(lambda: self.d.vm("b")["state"] == "waiting")
 
     def test_kill_9_and_restart(self):
         self.group()
@@ -426,6 +479,9 @@ class FakeQmp:
         self.path, self.mode = path, mode
         self.commands = []
         self.on_delete = lambda: None
+        self.on_add = lambda path: None
+        self.chardev = None
+        self.plugged = True
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen(8)
@@ -473,10 +529,20 @@ class FakeQmp:
             put({"return": 5, "id": "x"})
             put({"return": [1, {"name": 7, "type": []}, "x"], "id": ident})
             return
-        replies = {"qom-list": [{"name": "vmcomm0", "type": "child<ivshmem-doorbell>"}],
+        devices = [{"name": "vmcomm0", "type": "child<ivshmem-doorbell>"}] if self.plugged else []
+        replies = {"qom-list": devices,
                    "qom-get": "vmcomm0c", "query-pci": []}
+        if name == "device_del" and self.mode == "refuses":
+            put({"error": {"class": "GenericError", "desc": "it does not want to"}, "id": ident})
+            return
         put({"return": replies.get(name, {}), "id": ident})
+        if name == "chardev-add":
+            self.chardev = request["arguments"]["backend"]["data"]["addr"]["data"]["path"]
+        if name == "device_add":
+            self.plugged = True
+            self.on_add(self.chardev)
         if name == "device_del":
+            self.plugged = False
             put({"event": "DEVICE_DELETED", "data": {"device": "vmcomm0", "path": "/x"}})
         if name == "chardev-remove":
             self.on_delete()
