@@ -15,32 +15,6 @@
 
 #include "local.h"
 
-int local_fd_send(int sock, s64 value, int fd)
-{
-	u64 wire = htole64((u64)value);
-	struct iovec iov = {.iov_base = &wire, .iov_len = sizeof(wire)};
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	struct cmsghdr *cmsg;
-
-	if (fd >= 0) {
-		memset(&control, 0, sizeof(control));
-		msg.msg_control = control.buf;
-		msg.msg_controllen = sizeof(control.buf);
-		cmsg = CMSG_FIRSTHDR(&msg);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
-	}
-	if (sendmsg(sock, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof(wire))
-		return errno ? -errno : -EIO;
-	return 0;
-}
-
 /* One message; *fd is -1 if it has none. */
 static int receive(int sock, s64 *value, int *fd, u64 deadline)
 {

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fds.h"
 #include "group.h"
 #include "local.h"
 
@@ -287,16 +288,16 @@ static int handshake_send(struct vmcomm_hub *hub, int fd, u32 slot)
 	u32 i, v;
 	int err;
 
-	err = local_fd_send(fd, 0, -1);
+	err = vmcomm_ivshmem_send(fd, 0, -1);
 	if (!err)
-		err = local_fd_send(fd, slot, -1);
+		err = vmcomm_ivshmem_send(fd, slot, -1);
 	if (!err)
-		err = local_fd_send(fd, -1, hub->memfd);
+		err = vmcomm_ivshmem_send(fd, -1, hub->memfd);
 	for (i = 0; !err && i <= hub->lay.slots; i++)
 		for (v = 0; !err && i != slot && v < HUB_VECTORS; v++)
-			err = local_fd_send(fd, i, hub->event[i][v]);
+			err = vmcomm_ivshmem_send(fd, i, hub->event[i][v]);
 	for (v = 0; !err && v < HUB_VECTORS; v++)
-		err = local_fd_send(fd, slot, hub->event[slot][v]);
+		err = vmcomm_ivshmem_send(fd, slot, hub->event[slot][v]);
 	return err;
 }
 

@@ -154,7 +154,6 @@ struct vmcomm_member {
 
 /* handshake.c: memory and doorbells from a keeper or hub, over @m->keeper_fd */
 int local_handshake(struct vmcomm_member *m, u64 deadline);
-int local_fd_send(int sock, s64 value, int fd);
 void local_fds_close(struct vmcomm_member *m);
 
 /* member.c */

@@ -5,9 +5,8 @@ import sys
 import tempfile
 
 import daemonlib
-from guests.cluster import Member
+from guests.cluster import Member, wait_pairs
 from lab import paths
-from lab.session import wait_until
 
 GROUP = "bench"
 
@@ -38,10 +37,7 @@ class Members:
                      self.daemon.group_key(GROUP), "--address", guest.ip4, "--address", guest.ip6,
                      "--qmp", monitor)
             self.ctl("vm", "attach", guest.name)
-        for member in self.members:
-            others = {m.slot for m in self.members if m is not member}
-            wait_until(lambda m=member, o=others: m.pairs_up() >= o,
-                       f"{member.name}: shared memory with all others", 60, 0.05)
+        wait_pairs(self.members)
 
     def ctl(self, *words):
         progress("vmcommctl " + " ".join(str(w).replace(self._scratch.name, "...") for w in words))

@@ -31,45 +31,16 @@ static void server_session(int ctl)
 	struct perf_path path = {.transport = PERF_TCP};
 	struct perf_cost cost = {0};
 	struct perf_plan plan;
-	uint16_t port;
 
 	if (read_all(ctl, &plan, sizeof(plan)) || !plan_good(&plan)) {
 		fprintf(stderr, "a control connection without a proper plan\n");
 		return;
 	}
-	path.addr.len = sizeof(path.addr.ss);
-	getsockname(ctl, (struct sockaddr *)&path.addr.ss, &path.addr.len);
-	addr_set_port(&path.addr, 0);
-	path.listener = tcp_listen(&path.addr, 1024);
+	path.listener = serve_data(ctl, &path.addr, 1024);
 	if (path.listener < 0)
-		die("data listener: %s", strerror(-path.listener));
-	port = sock_port(path.listener);
-	if (write_all(ctl, &port, sizeof(port)))
 		return;
 	perf_server_round(&path, &plan, &cost);
 	write_all(ctl, &cost, sizeof(cost));
-}
-
-static int server_main(const struct addr *a)
-{
-	int ctl, l = tcp_listen(a, 64);
-
-	if (l < 0)
-		die("listen on port %u: %s", addr_port(a), strerror(-l));
-	fprintf(stderr, "listening on port %u\n", sock_port(l));
-	signal(SIGCHLD, SIG_IGN);
-	for (;;) {
-		ctl = accept4(l, NULL, NULL, SOCK_CLOEXEC);
-		if (ctl < 0)
-			continue;
-		if (!fork()) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			close(l);
-			server_session(ctl);
-			_exit(0);
-		}
-		close(ctl);
-	}
 }
 
 /* A round with a server elsewhere. */
@@ -289,9 +260,8 @@ int main(int argc, char **argv)
 	}
 	signal(SIGPIPE, SIG_IGN);
 	if (argc - optind == 1 && !strcmp(argv[optind], "server") && port != NO_PORT) {
-		if (addr_parse(&a, bind_to, (uint16_t)port, bind_to ? AF_UNSPEC : AF_INET6))
-			die("--bind: '%s' is not a numeric address", bind_to);
-		return server_main(&a);
+		addr_parse_bind(&a, bind_to, (uint16_t)port);
+		serve(&a, server_session);
 	}
 	for (plan.mode = 0; argc > optind && plan.mode < PERF_MODES &&
 			    strcmp(argv[optind], mode_names[plan.mode]); plan.mode++)

@@ -5,24 +5,20 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
+
+#include "../common/line.h"
 
 void log_line(int priority, const char *fmt, ...)
 {
 	static int journal = -1;
-	char line[1024];
+	char prefix[16] = "vmcommd: ";
 	va_list args;
-	int n, m;
 
 	if (journal < 0)
 		journal = getenv("JOURNAL_STREAM") != NULL;
-	n = journal ? snprintf(line, sizeof(line), "<%d>", priority) :
-		      snprintf(line, sizeof(line), "vmcommd: ");
+	if (journal)
+		snprintf(prefix, sizeof(prefix), "<%d>", priority);
 	va_start(args, fmt);
-	m = vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, args);
+	vmcomm_line(prefix, fmt, args);
 	va_end(args);
-	n = n + m < (int)sizeof(line) - 1 ? n + m : (int)sizeof(line) - 2;
-	line[n++] = '\n';
-	if (write(STDERR_FILENO, line, (size_t)n) < 0)
-		return; /* nobody listens any more */
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* admin.c - the protocol with vmcommd; see protocol.h */
 #include "keeper.h"
+#include "../../backends/local/fds.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -17,25 +18,7 @@
 static void client_send(struct keeper *k, struct keeper_client *c, const void *data, size_t size,
 			const int *fds, unsigned int count)
 {
-	struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
-	union {
-		char buf[CMSG_SPACE(sizeof(int) * VMCOMM_VECTORS)];
-		struct cmsghdr align;
-	} control;
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	struct cmsghdr *cmsg;
-
-	if (count) {
-		memset(&control, 0, sizeof(control));
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(sizeof(int) * count);
-		cmsg = CMSG_FIRSTHDR(&msg);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(sizeof(int) * count);
-		memcpy(CMSG_DATA(cmsg), fds, sizeof(int) * count);
-	}
-	if (sendmsg(c->src.fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)size)
+	if (vmcomm_fds_send(c->src.fd, data, size, fds, count))
 		keeper_unwatch(k, &c->src);
 }
 

@@ -22,6 +22,7 @@
 
 #include "../common/addr.h"
 #include "../common/host-id.h"
+#include "../common/line.h"
 #include "../common/text.h"
 
 #define PID_FILE "keeper.pid"
@@ -40,19 +41,13 @@ struct options {
 
 void keeper_log(const struct keeper *k, const char *fmt, ...)
 {
-	char line[512];
+	char prefix[VMCOMM_GID_MAX + 32];
 	va_list args;
-	int n, m;
 
-	n = snprintf(line, sizeof(line), "vmcomm-keeper[%s]: ", k->gid);
+	snprintf(prefix, sizeof(prefix), "vmcomm-keeper[%s]: ", k->gid);
 	va_start(args, fmt);
-	m = vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, args);
+	vmcomm_line(prefix, fmt, args);
 	va_end(args);
-	n = n + m < (int)sizeof(line) - 1 ? n + m : (int)sizeof(line) - 2;
-	line[n++] = '\n';
-	/* The pipe behind stderr may be full or closed: then the line is lost, nothing else. */
-	if (write(STDERR_FILENO, line, (size_t)n) < 0)
-		return;
 }
 
 int keeper_watch(struct keeper *k, struct keeper_source *src, uint32_t events)

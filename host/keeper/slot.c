@@ -12,6 +12,7 @@
  *    goes on to use. All slots are announced from the start, with doorbells that never change.
  */
 #include "keeper.h"
+#include "../../backends/local/fds.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -84,35 +85,6 @@ static int64_t decoy_message(const struct keeper *k, uint32_t slot, unsigned int
 	return slot;
 }
 
-static int send_message(int sock, int64_t value, int fd)
-{
-	uint64_t wire = htole64((uint64_t)value);
-	struct iovec iov = {.iov_base = &wire, .iov_len = sizeof(wire)};
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	struct cmsghdr *cmsg;
-	ssize_t n;
-
-	if (fd >= 0) {
-		memset(&control, 0, sizeof(control));
-		msg.msg_control = control.buf;
-		msg.msg_controllen = sizeof(control.buf);
-		cmsg = CMSG_FIRSTHDR(&msg);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
-	}
-	n = sendmsg(sock, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (n < 0)
-		return -errno;
-	/* A stream socket takes 8 bytes or none: they are one buffer. */
-	return n == (ssize_t)sizeof(wire) ? 0 : -EIO;
-}
-
 static void set_buffer(const struct keeper *k, int fd)
 {
 	int want = (int)handshake_messages(k) * MESSAGE_CHARGE;
@@ -145,7 +117,7 @@ static void conn_send(struct keeper *k, struct keeper_slot *s)
 
 	while (s->sent < total) {
 		value = handshake_message(k, slot, s->sent, &fd);
-		err = send_message(s->conn.fd, value, fd);
+		err = vmcomm_ivshmem_send(s->conn.fd, value, fd);
 		if (err == -EAGAIN)
 			return; /* EPOLLOUT goes on */
 		if (err == -ETOOMANYREFS || err == -ENOMEM || err == -ENOBUFS) {
@@ -207,7 +179,7 @@ static void decoy_new(struct keeper *k, uint32_t slot, int fd)
 	keeper_log(k, "slot %u: a second connection gets an empty region", slot);
 	for (i = 0; i < 3 + VMCOMM_VECTORS; i++) {
 		value = decoy_message(k, slot, i, &mfd);
-		if (send_message(fd, value, mfd))
+		if (vmcomm_ivshmem_send(fd, value, mfd))
 			break;
 	}
 	/* Hold the connection: QEMU is content with an end of file, but it looks nicer. */

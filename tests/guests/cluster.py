@@ -103,6 +103,14 @@ class Member:
         return int(self.guest.sh("awk '/^TCP:/ {print $9}' /proc/net/sockstat"))
 
 
+def wait_pairs(members):
+    """Until each of MEMBERS has shared memory with all others."""
+    for m in members:
+        others = {o.slot for o in members if o is not m}
+        wait_until(lambda m=m, o=others: m.pairs_up() >= o,
+                   f"{m.name}: pairs with slots {others} up", PATIENCE, 0.1)
+
+
 class Cluster:
     """A keeper and NUMBER members on one network.
 
@@ -110,17 +118,17 @@ class Cluster:
     outsiders  more guests on the network that are no members
 
     memory is the region's size, memory_mib that of each guest; module: parameters of the module;
-    join=False: neither module nor device yet; the rest goes to Lab.guest.
+    join=False: neither module nor device yet; keeper: Host has vmcommd, too; the rest goes to Lab.guest.
     """
 
     def __init__(self, lab, number=2, *, outsiders=0, memory="64M", slots=None, join=True, net=None,
-                 module=(), memory_mib=512, **machine):
+                 module=(), memory_mib=512, keeper=Keeper, **machine):
         self.lab = lab
         self.net = net or lab.net()
         base = len(lab.guests_made)
         guests = [lab.guest(f"g{base + i + 1}", net=self.net, wait=False, memory=memory_mib, **machine)
                   for i in range(number + outsiders)]
-        self.keeper = Keeper(lab, [[g.ip4, g.ip6] for g in guests[:number]], memory, slots)
+        self.keeper = keeper(lab, [[g.ip4, g.ip6] for g in guests[:number]], memory, slots)
         for g in guests:
             g.wait_ready()
         self.members = [Member(self, g, i) for i, g in enumerate(guests[:number])]
@@ -141,11 +149,7 @@ class Cluster:
 
     def wait_up(self, members=None):
         """Until all members (or MEMBERS) have shared memory with each other."""
-        members = members or self.members
-        for m in members:
-            others = {o.slot for o in members if o is not m}
-            wait_until(lambda m=m, o=others: m.pairs_up() >= o,
-                       f"{m.name}: pairs with slots {others} up", PATIENCE, 0.1)
+        wait_pairs(members or self.members)
 
     def close(self):
         """End the guests and the keeper (a lab's end does, too)."""

@@ -6,10 +6,12 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -271,6 +273,55 @@ int read_all(int fd, void *buf, size_t len)
 		len -= (size_t)r;
 	}
 	return 0;
+}
+
+void addr_parse_bind(struct addr *a, const char *bind_to, uint16_t port)
+{
+	/* The wildcard of IPv6 takes IPv4 clients too. */
+	if (addr_parse(a, bind_to, port, bind_to ? AF_UNSPEC : AF_INET6))
+		die("--bind: '%s' is not a numeric address", bind_to);
+}
+
+void serve(const struct addr *a, void (*session)(int ctl))
+{
+	int ctl, l = tcp_listen(a, 64);
+
+	if (l < 0)
+		die("listen on port %u: %s", addr_port(a), strerror(-l));
+	fprintf(stderr, "listening on port %u\n", sock_port(l));
+	signal(SIGCHLD, SIG_IGN);
+	for (;;) {
+		ctl = accept4(l, NULL, NULL, SOCK_CLOEXEC);
+		if (ctl < 0)
+			continue;
+		if (!fork()) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			close(l);
+			set_nodelay(ctl);
+			session(ctl);
+			_exit(0);
+		}
+		close(ctl);
+	}
+}
+
+int serve_data(int ctl, struct addr *a, int backlog)
+{
+	uint16_t port;
+	int l, r;
+
+	a->len = sizeof(a->ss);
+	getsockname(ctl, (struct sockaddr *)&a->ss, &a->len);
+	addr_set_port(a, 0);
+	l = tcp_listen(a, backlog);
+	if (l < 0)
+		die("data listener: %s", strerror(-l));
+	port = sock_port(l);
+	r = write_all(ctl, &port, sizeof(port));
+	if (!r)
+		return l;
+	close(l);
+	return r;
 }
 
 /* The finaliser of splitmix64: a bijection of the 64-bit numbers. */

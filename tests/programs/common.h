@@ -58,6 +58,19 @@ int write_all(int fd, const void *buf, size_t len);
 int read_all(int fd, void *buf, size_t len);
 
 /*
+ * Accept control connections at *a for ever; session() runs for each in a child of its own, which then
+ * ends. Dies when it cannot listen.
+ */
+void serve(const struct addr *a, void (*session)(int ctl)) __attribute__((noreturn));
+/*
+ * For a session: listen at the address of the control connection, on any port, and tell the client the
+ * port. *a becomes the listener's address. Returns the listener, or -errno when the client is gone.
+ */
+int serve_data(int ctl, struct addr *a, int backlog);
+/* The address that a server is to listen at: --bind's, or the wildcard of both families. Dies. */
+void addr_parse_bind(struct addr *a, const char *bind_to, uint16_t port);
+
+/*
  * The stream: 64-bit word i of the stream with this seed is a bijective mix of seed and i, so that
  * any aligned word of it tells the position that it came from.
  */

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -143,7 +142,6 @@ static void server_session(int ctl)
 	struct verify_plan plan;
 	struct session *v;
 	struct addr a;
-	uint16_t port;
 	uint64_t seen = 0;
 	bool counts = false;
 	int l;
@@ -154,16 +152,10 @@ static void server_session(int ctl)
 		return;
 	}
 	v = session_new(false, &plan, ctl);
-	a.len = sizeof(a.ss);
-	getsockname(ctl, (struct sockaddr *)&a.ss, &a.len);
-	addr_set_port(&a, 0);
-	l = tcp_listen(&a, 4096);
+	l = serve_data(ctl, &a, 4096);
 	if (l < 0)
-		die("data listener: %s", strerror(-l));
-	set_nonblock(l, true);
-	port = sock_port(l);
-	if (write_all(ctl, &port, sizeof(port)))
 		return;
+	set_nonblock(l, true);
 	/*
 	 * The client may order while connections are still busy: held ones and endless ones end only
 	 * when told. "Counts" comes when the client has seen the end of all of its connections.
@@ -189,29 +181,6 @@ static void server_session(int ctl)
 			counts = true;
 	}
 	server_finish(v);
-}
-
-static int server_main(const struct addr *a)
-{
-	int ctl, l = tcp_listen(a, 64);
-
-	if (l < 0)
-		die("listen on port %u: %s", addr_port(a), strerror(-l));
-	fprintf(stderr, "listening on port %u\n", sock_port(l));
-	signal(SIGCHLD, SIG_IGN);
-	for (;;) {
-		ctl = accept4(l, NULL, NULL, SOCK_CLOEXEC);
-		if (ctl < 0)
-			continue;
-		if (!fork()) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			close(l);
-			set_nodelay(ctl);
-			server_session(ctl);
-			_exit(0);
-		}
-		close(ctl);
-	}
 }
 
 /* ---- client ---- */
@@ -575,9 +544,8 @@ int main(int argc, char **argv)
 	}
 	signal(SIGPIPE, SIG_IGN);
 	if (argc - optind == 1 && !strcmp(argv[optind], "server") && port != NO_PORT) {
-		if (addr_parse(&a, bind_to, (uint16_t)port, bind_to ? AF_UNSPEC : AF_INET6))
-			die("--bind: '%s' is not a numeric address", bind_to);
-		return server_main(&a);
+		addr_parse_bind(&a, bind_to, (uint16_t)port);
+		serve(&a, server_session);
 	}
 	if (argc - optind != 2 || strcmp(argv[optind], "client") || !port || port == NO_PORT) {
 		usage(stderr);
