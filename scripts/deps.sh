@@ -39,7 +39,7 @@ group_packages() {
 			libxenstore4 libxentoolcore1 libxentoollog1
 		;;
 	*)
-		die "no package group '$1' (there are: build test check debug xen)"
+		die "no package group '$1' (there are: build test check package debug xen)"
 		;;
 	esac
 }

@@ -100,7 +100,7 @@ done
 limit=${full:+300}
 limit=${limit:-30}
 
-"$ROOT/scripts/deps.sh" build test check
+"$ROOT/scripts/deps.sh" build test check package
 logs_open vmcomm-test
 
 # build TARGET: a failure counts, and suites that can do without the result still run.
