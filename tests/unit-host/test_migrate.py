@@ -275,7 +275,7 @@ class Case(unittest.TestCase):
     def at_b(self):
         wait_for(lambda: self.b.vms().get("vm", {}).get("state") == "up", 40)
         wait_for(lambda: "vm" not in self.a.vms(), 40)
-        self.assertTrue(self.qa.dead)
+        wait_for(lambda: self.qa.dead)
 
 
 class Good(Case):
