@@ -29,7 +29,7 @@ struct cli {
 	const char *group, *vm, *key_file, *uuid, *qmp, *bus, *user;
 	const char *slots, *memory, *chunk, *exclude_ports, *exclude_addresses;
 	const char *host, *bandwidth, *timeout;
-	bool incoming, cancel;
+	bool incoming, cancel, postcopy;
 	char *const *command; /* of exec, with a NULL at its end */
 	/* Called when a signal came while vmcommd is waited for; NULL: nothing. */
 	void (*interrupted)(const struct cli *o);

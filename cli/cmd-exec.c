@@ -21,17 +21,31 @@ static void print_step(void *arg, json_t *params)
 		fprintf(stderr, "%s: %s\n", o->name, text);
 }
 
-static bool is_attached(const struct cli *o, int *code)
+static bool is_attached(const struct cli *o, bool *libvirt, int *code)
 {
-	json_t *last;
+	json_t *last, *vm;
 	bool attached;
 
 	*code = cli_call(o, "io.vmcomm.VmList", json_pack("{s:s}", "name", o->name), NULL, NULL, &last);
 	if (*code)
 		return false;
-	attached = json_object_get(json_array_get(json_object_get(last, "vms"), 0), "qemu_pid");
+	vm = json_array_get(json_object_get(last, "vms"), 0);
+	attached = json_object_get(vm, "qemu_pid");
+	*libvirt = json_is_true(json_object_get(vm, "libvirt"));
 	json_decref(last);
 	return attached;
+}
+
+/* A domain of libvirt is a member where it runs: it was saved, say, or moved. */
+static bool vanished(const struct cli *o)
+{
+	json_t *last;
+	char why[256];
+	int code = cli_call_quiet(o, "io.vmcomm.VmList", json_pack("{s:s}", "name", o->name), &last, why,
+				  sizeof(why));
+
+	json_decref(last);
+	return code == CLI_NOT_FOUND;
 }
 
 /* Return: as a shell says it. */
@@ -61,13 +75,13 @@ int cmd_exec(const struct cli *o)
 {
 	void *arg = (void *)(uintptr_t)o;
 	struct cli patient = *o;
-	bool attached;
+	bool attached, libvirt = false;
 	int code, status;
 
 	if (!o->command || !o->command[0])
 		return cli_error(CLI_USAGE, "exec needs a command: vmcommctl exec %s -- COMMAND...",
 				 o->name);
-	attached = is_attached(o, &code);
+	attached = is_attached(o, &libvirt, &code);
 	if (code)
 		return code;
 	/* Ctrl-C is for COMMAND; we attach again in any case. */
@@ -83,8 +97,15 @@ int cmd_exec(const struct cli *o)
 	if (!attached)
 		return status;
 	patient.patient = true;
+	if (libvirt && vanished(o)) {
+		fprintf(stderr, "%s: no member here any more: it is attached where it arrives, and when it "
+			"starts\n", o->name);
+		return status;
+	}
 	code = cli_call(&patient, "io.vmcomm.VmFind", json_pack("{s:s}", "name", o->name), print_step,
 			arg, NULL);
+	if (code == CLI_NOT_FOUND && libvirt)
+		return status; /* that it ended is what COMMAND is for */
 	if (code)
 		cli_error(code, "%s %s (status %d), but the vm is not in shared memory again",
 			  o->command[0], status ? "failed" : "has run", status);

@@ -94,6 +94,8 @@ static int options(const struct cli *o, json_t *params)
 					 o->bandwidth);
 		json_object_set_new(params, "bandwidth", json_integer((json_int_t)n));
 	}
+	if (o->postcopy)
+		json_object_set_new(params, "postcopy", json_true());
 	if (o->timeout) {
 		if (vmcomm_number_parse(o->timeout, 1, 86400, &n))
 			return cli_error(CLI_USAGE, "--timeout %s: give seconds, 1 to 86400",

@@ -64,6 +64,7 @@ static const struct option longs[] = {
 	{"exclude-addresses", required_argument, NULL, 'x'},
 	{"incoming", no_argument, NULL, 'i'},
 	{"bandwidth", required_argument, NULL, 'w'},
+	{"postcopy", no_argument, NULL, 'P'},
 	{"timeout", required_argument, NULL, 't'},
 	{"cancel", no_argument, NULL, 'C'},
 	{NULL, 0, NULL, 0},
@@ -115,6 +116,7 @@ static void usage(FILE *out)
 	      "  --incoming          it comes by migration, into the QEMU at --qmp\n"
 	      "migrate:\n"
 	      "  --bandwidth SIZE    bytes per second, such as 100M\n"
+	      "  --postcopy          libvirt: the VM runs there before all of its memory is\n"
 	      "  --timeout SECONDS   give up when the memory is not over by then\n"
 	      "  --cancel            undo a migration that is going on (without HOST)\n"
 	      "vm list, conn list:\n"
@@ -202,6 +204,9 @@ static int parse(struct cli *o, int argc, char **argv, char *given, size_t given
 			break;
 		case 'w':
 			o->bandwidth = optarg;
+			break;
+		case 'P':
+			o->postcopy = true;
 			break;
 		case 't':
 			o->timeout = optarg;

@@ -33,7 +33,7 @@ _vmcommctl()
 		case "${words[0]} ${words[1]}" in
 		"group add") opts+=" --slots --memory --chunk --key-file --exclude-ports --exclude-addresses" ;;
 		"vm add") opts+=" --group --key-file --address --uuid --qmp --bus --user --incoming" ;;
-		"migrate "*) opts+=" --bandwidth --timeout --cancel" ;;
+		"migrate "*) opts+=" --bandwidth --timeout --postcopy --cancel" ;;
 		"vm remove" | "vm attach") opts+=" --key-file" ;;
 		"vm list") opts+=" --group" ;;
 		"conn list") opts+=" --group --vm" ;;

@@ -43,8 +43,10 @@ enum vmcomm_backend_place {
 
 /* What the operator may want of a migration. */
 struct vmcomm_backend_migration {
-	const char *uri;    /* where the destination takes it, in the hypervisor's own words */
-	uint64_t bandwidth; /* bytes per second; 0: the hypervisor's default */
+	const char *uri;     /* where the destination takes it, in the hypervisor's own words */
+	const char *connect; /* libvirt: the other host's libvirt, as seen from this one; or NULL */
+	uint64_t bandwidth;  /* bytes per second; 0: the hypervisor's default */
+	bool postcopy;	     /* libvirt: send the rest after the VM */
 };
 
 /* A job of one backend begins with this. */
@@ -66,6 +68,7 @@ struct vmcomm_backend_callbacks {
 struct vmcomm_backend {
 	const char *name;
 	bool by_name; /* control is the VM's own name */
+	bool by_host; /* migrates through vmcomm_backend_migration.connect */
 	/*
 	 * Give the running VM its device. -EEXIST is no error that a backend returns: a device of
 	 * ours that is left over is removed first. When it fails, nothing is left in the VM.

@@ -26,7 +26,7 @@ struct parser {
 	struct config_group *group;
 	struct config_vm *vm;
 	struct config_host *host;
-	bool daemon;
+	bool daemon, libvirt;
 };
 
 struct option {
@@ -361,6 +361,24 @@ static int host_migration_uri(struct parser *p, const char *value)
 	return set_string(p, &p->host->migration_uri, "migration_uri", value);
 }
 
+static int libvirt_uri(struct parser *p, const char *value)
+{
+	return set_string(p, &p->c->libvirt_uri, "uri", value);
+}
+
+static int libvirt_user(struct parser *p, const char *value)
+{
+	return set_string(p, &p->c->libvirt_user, "user", value);
+}
+
+static int libvirt_if_down(struct parser *p, const char *value)
+{
+	if (strcmp(value, "allow") && strcmp(value, "refuse"))
+		return bad_value(p, "if_down", value, "use allow or refuse");
+	p->c->libvirt_refuse = !strcmp(value, "refuse");
+	return 0;
+}
+
 static const struct option daemon_options[] = {
 	{"backend", daemon_backend},
 	{"runtime_dir", daemon_runtime_dir},
@@ -384,6 +402,12 @@ static const struct option group_options[] = {
 static const struct option vm_options[] = {
 	{"group", vm_group}, {"key_file", vm_key_file}, {"uuid", vm_uuid}, {"address", vm_address},
 	{"qmp", vm_qmp},     {"bus", vm_bus},		{"user", vm_user}, {NULL, NULL},
+};
+static const struct option libvirt_options[] = {
+	{"uri", libvirt_uri},
+	{"user", libvirt_user},
+	{"if_down", libvirt_if_down},
+	{NULL, NULL},
 };
 static const struct option host_options[] = {
 	{"address", host_address},
@@ -417,7 +441,7 @@ static int new_section(struct parser *p, const char *section)
 	int n;
 
 	snprintf(p->section, sizeof(p->section), "%s", section);
-	p->daemon = false;
+	p->daemon = p->libvirt = false;
 	p->group = NULL;
 	p->vm = NULL;
 	p->host = NULL;
@@ -425,10 +449,15 @@ static int new_section(struct parser *p, const char *section)
 		p->daemon = true;
 		return 0;
 	}
+	if (!strcmp(section, "libvirt")) {
+		p->libvirt = true;
+		p->c->libvirt = true;
+		return 0;
+	}
 	n = sscanf(section, "%15s %79s %c", kind, name, &rest);
 	if (n != 2)
-		return vmcomm_error_set(p->e, -EINVAL, "%s:%u: [%s]: use [daemon], [group NAME], "
-					"[vm NAME] or [host NAME]", p->c->file, p->line, section);
+		return vmcomm_error_set(p->e, -EINVAL, "%s:%u: [%s]: use [daemon], [libvirt], "
+					"[group NAME], [vm NAME] or [host NAME]", p->c->file, p->line, section);
 	if (!vmcomm_name_valid(name))
 		return vmcomm_error_set(p->e, -EINVAL, "%s:%u: [%s]: '%s' is no valid name: use up "
 					"to 63 letters, digits, '_', '-' and '.'",
@@ -463,7 +492,8 @@ static int handler(void *user, const char *section, const char *name, const char
 	}
 	if (strcmp(section, p->section) && new_section(p, section))
 		return 0;
-	o = p->daemon ? daemon_options : p->group ? group_options : p->vm ? vm_options : host_options;
+	o = p->daemon ? daemon_options : p->libvirt ? libvirt_options : p->group ? group_options :
+	    p->vm ? vm_options : host_options;
 	for (; o->name; o++)
 		if (!strcmp(o->name, name)) {
 			if (o->set(p, value) && !p->e->code)
@@ -539,6 +569,11 @@ static int defaults(struct config *c)
 		c->state_dir = strdup("/var/lib/vmcomm");
 	if (!c->keeper)
 		c->keeper = strdup(VMCOMM_LIBEXECDIR "/vmcomm-keeper");
+	if (c->libvirt && !c->libvirt_uri) {
+		c->libvirt_uri = strdup("qemu:///system");
+		if (!c->libvirt_uri)
+			return -ENOMEM;
+	}
 	if (!c->attach_timeout)
 		c->attach_timeout = 15;
 	if (!c->leave_timeout)
@@ -604,6 +639,8 @@ void config_deinit(struct config *c)
 	free(c->runtime_dir);
 	free(c->state_dir);
 	free(c->keeper);
+	free(c->libvirt_uri);
+	free(c->libvirt_user);
 	free(c->peer_listen);
 	free(c->migrate_listen);
 	memset(c, 0, sizeof(*c));

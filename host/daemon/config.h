@@ -46,7 +46,7 @@ struct config_host {
 	char name[CONFIG_NAME];
 	unsigned int line;
 	char *address;	     /* of its vmcommd: numeric, with or without a port */
-	char *libvirt_uri;   /* reserved for the libvirt backend */
+	char *libvirt_uri;   /* of its libvirt, as seen from here; NULL: none */
 	char *migration_uri; /* where its hypervisor takes migrations; NULL: it says so itself */
 };
 
@@ -58,6 +58,10 @@ struct config {
 	char *keeper; /* program */
 	char *peer_listen;    /* address for vmcommds of other hosts; NULL: none */
 	char *migrate_listen; /* where a QEMU here listens for its migration; NULL: as peer_listen */
+	bool libvirt;	      /* there is a [libvirt] section */
+	char *libvirt_uri;    /* NULL: there is none */
+	char *libvirt_user;   /* that QEMU runs as where a domain does not say; NULL: root */
+	bool libvirt_refuse;  /* the hook: no vmcommd, no start */
 	uint32_t attach_timeout; /* seconds */
 	uint32_t leave_timeout;
 	struct config_group *groups;

@@ -10,6 +10,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "control.h"
+#include "domains.h"
 #include "log.h"
 #include "manager.h"
 #include "migrate.h"
@@ -119,6 +120,8 @@ int main(int argc, char **argv)
 	if (!err && m.config.peer_listen)
 		err = peer_server_init(&m.peers, &m, m.config.peer_listen, incoming_accepted, &e);
 	if (!err)
+		err = domains_init(&m, &e);
+	if (!err)
 		migrate_resume(&m);
 	if (err) {
 		log_error("%s", e.text[0] ? e.text : strerror(-err));
@@ -131,6 +134,7 @@ int main(int argc, char **argv)
 	}
 	control_free(control);
 	peer_server_free(m.peers);
+	domains_free(&m);
 	manager_deinit(&m);
 	sd_event_unref(event);
 	return err < 0 ? 1 : 0;

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "domains.h"
 #include "log.h"
 
 uint64_t manager_random(void)
@@ -83,6 +84,7 @@ static int round_ready(sd_event_source *s, uint64_t usec, void *arg)
 		next = g->next;
 		group_maintain(g);
 	}
+	domains_round(m);
 	sd_event_source_set_time_relative(s, 1000000);
 	sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
 	return 0;

@@ -44,6 +44,7 @@ enum origin {
 
 struct manager;
 struct vm;
+struct domains;
 
 struct group {
 	struct group *next;
@@ -76,6 +77,14 @@ struct vm {
 	char qmp[CONFIG_PATH];
 	char bus[CONFIG_NAME];
 	char user[CONFIG_NAME];
+	/* a domain of libvirt, found by vm->uuid; see domains.h */
+	bool libvirt;
+	bool stopped;	 /* it does not run any more: ends to be a member */
+	bool seen;	 /* it ran when libvirt was asked since the last connect */
+	bool attach_due; /* the next round attaches it */
+	bool full;	 /* its group was; attached when there is a slot */
+	int domain_id;	 /* 0: not known */
+	int64_t uid;	 /* that its QEMU runs as; -1: not known */
 	bool wanted;
 	int slot; /* -1: none */
 	uint64_t generation;
@@ -116,6 +125,7 @@ struct manager {
 	bool loading;
 	int lock_fd;
 	struct peer_server *peers;
+	struct domains *domains; /* NULL: libvirt is not in use */
 };
 
 /* manager.c */
@@ -161,6 +171,17 @@ bool vm_stat_counts(unsigned int stat);
 int vm_socket_path(const struct vm *vm, char *buf, size_t size);
 void vm_link(const struct vm *vm);
 void vm_unlink(const struct vm *vm);
+/* The hypervisor's backend for it; NULL: the operator attaches it. */
+const struct vmcomm_backend *vm_backend(const struct vm *vm);
+/* What the backend finds it by; control is NULL if it cannot. Strings are @vm's. */
+void vm_backend_fill(const struct vm *vm, struct vmcomm_backend_vm *out);
+/*
+ * Is one of the addresses, or the uuid, another's in the group? @self: NULL, or who may have them.
+ * Return: 0; -EEXIST and @e.
+ */
+int vm_conflict(struct manager *m, const struct group *g, const struct vm *self,
+		const uint8_t uuid[16], const uint8_t (*addr)[16], uint32_t addr_count,
+		struct vmcomm_error *e);
 const char *vm_state_name(const struct vm *vm);
 json_t *vm_describe(const struct vm *vm);
 

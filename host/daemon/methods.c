@@ -10,6 +10,7 @@
 #include "../common/text.h"
 #include "conns.h"
 #include "control.h"
+#include "domains.h"
 #include "interface.h"
 #include "log.h"
 #include "migrate.h"
@@ -211,28 +212,6 @@ static int key_check(const struct group *g, const char *vm, const uint8_t *key,
 				"the key with which the group was created", vm, g->name);
 }
 
-static void vm_conflicts(const struct vm *vm, struct vmcomm_error *e)
-{
-	char text[VMCOMM_ADDR_STRLEN];
-	const struct vm *o;
-	uint32_t i, k;
-
-	for (o = vm->group->m->vms; o && !e->code; o = o->next) {
-		if (o == vm)
-			continue;
-		if (!memcmp(o->uuid, vm->uuid, 16))
-			vmcomm_error_set(e, -EEXIST, "vm '%s' has the uuid %s already", o->name,
-					 vmcomm_uuid_format(vm->uuid, text));
-		for (i = 0; o->group == vm->group && i < o->addr_count; i++)
-			for (k = 0; k < vm->addr_count; k++)
-				if (!memcmp(o->addr[i], vm->addr[k], 16))
-					vmcomm_error_set(e, -EEXIST, "vm '%s' of group '%s' has the "
-							 "address %s already", o->name,
-							 o->group->name,
-							 vmcomm_addr_format(vm->addr[k], text));
-	}
-}
-
 static void vm_fill(struct vm *vm, json_t *params, struct vmcomm_error *e)
 {
 	const char *uuid = get_string(params, "uuid", false, e);
@@ -257,7 +236,8 @@ static void vm_fill(struct vm *vm, json_t *params, struct vmcomm_error *e)
 		vm->uuid[8] = (uint8_t)((vm->uuid[8] & 0x3f) | 0x80);
 	}
 	if (!e->code)
-		vm_conflicts(vm, e);
+		vm_conflict(vm->group->m, vm->group, vm, vm->uuid, (const uint8_t (*)[16])vm->addr,
+			    vm->addr_count, e);
 }
 
 static void do_vm_add(struct client *c, json_t *params, struct vmcomm_error *e)
@@ -499,6 +479,7 @@ static void do_vm_migrate(struct client *c, json_t *params, struct vmcomm_error 
 	o.host = get_string(params, "host", true, e);
 	o.bandwidth = get_number(params, "bandwidth", 1ULL << 40, e);
 	o.timeout = (unsigned int)get_number(params, "timeout", 86400, e);
+	o.postcopy = json_is_true(json_object_get(params, "postcopy"));
 	w = calloc(1, sizeof(*w));
 	if (!w)
 		vmcomm_error_set(e, -ENOMEM, "out of memory");
@@ -532,6 +513,91 @@ static void do_vm_migrate_cancel(struct client *c, json_t *params, struct vmcomm
 	if (!e->code && !migrate_cancel(vm, e))
 		client_reply(c, json_object());
 }
+
+/* -- libvirt -- */
+
+#ifdef VMCOMM_LIBVIRT
+struct prepare_wait {
+	struct client *c; /* NULL: it is gone */
+	bool over;
+	bool inside; /* domains_prepare() has not returned */
+};
+
+static void prepare_done(void *arg, const struct vmcomm_error *e)
+{
+	struct prepare_wait *w = arg;
+
+	w->over = true;
+	if (w->c && e->code)
+		client_fail(w->c, e);
+	else if (w->c)
+		client_reply(w->c, json_object());
+	if (!w->inside)
+		free(w);
+}
+
+static void prepare_lost(void *arg)
+{
+	struct prepare_wait *w = arg;
+
+	w->c = NULL;
+}
+
+static void get_member(json_t *params, struct libvirt_member *member, struct vmcomm_error *e)
+{
+	struct libvirt_secret *s = &member->secret;
+	const char *uuid = get_string(params, "secret_uuid", false, e);
+	struct vm vm = {0};
+
+	get_text(params, "group", member->group, sizeof(member->group), e);
+	get_text(params, "secret_type", s->type, sizeof(s->type), e);
+	get_text(params, "secret_usage", s->usage, sizeof(s->usage), e);
+	get_addresses(params, &vm, e);
+	if (e->code)
+		return;
+	if (!vmcomm_name_valid(member->group))
+		vmcomm_error_set(e, -EINVAL, "'%.63s' is no valid group name", member->group);
+	member->present = true;
+	member->addr_count = vm.addr_count;
+	memcpy(member->addr, vm.addr, sizeof(member->addr));
+	s->by_uuid = uuid != NULL;
+	s->given = uuid || s->usage[0];
+	if (uuid && vmcomm_uuid_parse(uuid, s->uuid))
+		vmcomm_error_set(e, -EINVAL, "'%.40s' is no UUID", uuid);
+	if (!uuid && s->usage[0] && !libvirt_secret_type_valid(s->type))
+		vmcomm_error_set(e, -EINVAL, "secret_type '%s': use ceph, iscsi, tls or vtpm", s->type);
+}
+
+static void do_libvirt_prepare(struct client *c, json_t *params, struct vmcomm_error *e)
+{
+	const char *name = get_string(params, "name", true, e);
+	const char *uuid_text = get_string(params, "uuid", true, e);
+	struct libvirt_member member = {0};
+	struct prepare_wait *w;
+	uint8_t uuid[16];
+
+	get_member(params, &member, e);
+	if (!e->code && vmcomm_uuid_parse(uuid_text, uuid))
+		vmcomm_error_set(e, -EINVAL, "'%.40s' is no UUID", uuid_text);
+	if (!e->code && !client_manager(c)->domains)
+		vmcomm_error_set(e, -EOPNOTSUPP, "%s has no section [libvirt]: vmcommd takes no part in "
+				 "libvirt's domains", client_manager(c)->config.file);
+	w = e->code ? NULL : calloc(1, sizeof(*w));
+	if (!w) {
+		if (!e->code)
+			vmcomm_error_set(e, -ENOMEM, "out of memory");
+		return;
+	}
+	w->c = c;
+	w->inside = true;
+	domains_prepare(client_manager(c), name, uuid, &member, prepare_done, w);
+	w->inside = false;
+	if (w->over)
+		free(w);
+	else
+		client_busy(c, w, prepare_lost, NULL);
+}
+#endif
 
 /* -- what the guests show -- */
 
@@ -658,6 +724,9 @@ static const struct {
 	{"io.vmcomm.VmMigrate", do_vm_migrate},
 	{"io.vmcomm.VmMigrateCancel", do_vm_migrate_cancel},
 	{"io.vmcomm.VmFind", do_vm_find},
+#ifdef VMCOMM_LIBVIRT
+	{"io.vmcomm.LibvirtPrepare", do_libvirt_prepare},
+#endif
 	{"io.vmcomm.ConnList", do_conn_list},
 	{"io.vmcomm.Stats", do_stats},
 	{"org.varlink.service.GetInfo", do_service_info},

@@ -19,6 +19,7 @@
 #include "../common/addr.h"
 #include "../common/text.h"
 #include "conns.h"
+#include "domains.h"
 #include "log.h"
 
 #define SYNC_MAX       20000 /* connections of one VM */
@@ -177,7 +178,23 @@ static void set_timer(struct incoming *in, uint64_t usec)
 	sd_event_source_set_enabled(in->timer, SD_EVENT_ONESHOT);
 }
 
-/* It will not come: what was kept for it is given back, the registration stays. */
+/* A domain of libvirt is a member because it comes; if it does not, it is none. */
+static void no_member(struct vm *vm)
+{
+	uint8_t uuid[16];
+	struct manager *m = vm->group->m;
+
+	memcpy(uuid, vm->uuid, 16);
+	vm_unlink(vm);
+	vm_free(vm);
+	state_save(m);
+	domains_look(m, uuid);
+}
+
+/*
+ * It will not come: what was kept for it is given back, the registration stays, that of a domain for as
+ * long as its source may ask.
+ */
 static void failed(struct incoming *in, int code, const char *text)
 {
 	struct vm *vm = in->vm;
@@ -347,6 +364,8 @@ static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 
 	if (in->state == ADOPTING)
 		adopt_poll(in);
+	else if (in->state == FAILED && in->vm->libvirt)
+		no_member(in->vm); /* and with it this */
 	else if (in->state == FAILED && in->vm->incoming && !in->source)
 		incoming_free(in);
 	else if (in->state == OVER)
@@ -420,7 +439,9 @@ static void job_done(void *arg, int err, const char *text)
 	vmcomm_backend_job_free(in->job);
 	in->job = NULL;
 	/* Nobody waits: it may come later, by a prepare. */
-	if (err && watching)
+	if (err && watching && in->vm->libvirt)
+		no_member(in->vm);
+	else if (err && watching)
 		incoming_free(in);
 }
 
@@ -428,15 +449,15 @@ static int watch(struct incoming *in, const char *listen)
 {
 	static const struct vmcomm_backend_callbacks cbs = {.done = job_done,
 							    .listening = job_listening};
-	struct vmcomm_backend_vm bvm = {.name = in->vm->name, .control = in->vm->qmp};
+	const struct vmcomm_backend *backend = vm_backend(in->vm);
+	struct vmcomm_backend_vm bvm;
 
-	if (!in->m->backend || !in->m->backend->incoming || !in->vm->qmp[0])
+	vm_backend_fill(in->vm, &bvm);
+	if (!backend || !backend->incoming || !bvm.control)
 		return -EOPNOTSUPP;
-	bvm.uuid = in->vm->uuid_given ? in->vm->uuid : NULL;
-	bvm.bus = in->vm->bus[0] ? in->vm->bus : NULL;
 	vmcomm_backend_job_free(in->job);
 	in->job = NULL;
-	return in->m->backend->incoming(in->m->event, &bvm, listen, &cbs, in, &in->job);
+	return backend->incoming(in->m->event, &bvm, listen, &cbs, in, &in->job);
 }
 
 static struct incoming *incoming_new(struct vm *vm)
@@ -537,6 +558,31 @@ static int identity(struct vm *vm, json_t *o, struct vmcomm_error *e)
 	return 0;
 }
 
+/* A domain of libvirt needs no registration: its entry is made here. */
+static struct vm *prepare_domain(struct source *s, const char *name, struct vmcomm_error *e)
+{
+	struct group *g = group_find(s->m, peer_group(s->peer));
+	struct vm *vm;
+
+	if (!s->m->domains) {
+		vmcomm_error_set(e, -EOPNOTSUPP, "vm '%s' is a domain of libvirt, and %s there has no section "
+				 "[libvirt]", name, s->m->config.file);
+		return NULL;
+	}
+	if (!g || vm_new(s->m, name, g, ORIGIN_COMMAND, &vm, e)) {
+		if (!g)
+			vmcomm_error_set(e, -ENOENT, "there is no group '%s'", peer_group(s->peer));
+		return NULL;
+	}
+	vm->libvirt = true;
+	vm->uuid_given = false; /* identity() takes it from the source */
+	vm->incoming = true;
+	vm->wanted = false;
+	if (s->m->config.libvirt_user)
+		snprintf(vm->user, sizeof(vm->user), "%s", s->m->config.libvirt_user);
+	return vm;
+}
+
 static struct vm *prepare_vm(struct source *s, json_t *o, struct vmcomm_error *e)
 {
 	char name[CONFIG_NAME];
@@ -544,6 +590,15 @@ static struct vm *prepare_vm(struct source *s, json_t *o, struct vmcomm_error *e
 
 	migrate_text(o, "name", name, sizeof(name));
 	vm = vm_find(s->m, name);
+	/* One of an earlier time that is still on its way out. */
+	if (vm && vm->libvirt && vm->stopped && !vm->op && !vm->move && !vm->in && !vm->connected) {
+		vm_withdraw(vm);
+		vm_unlink(vm);
+		vm_free(vm);
+		vm = NULL;
+	}
+	if (!vm && json_is_true(json_object_get(o, "libvirt")))
+		return prepare_domain(s, name, e);
 	if (!vm || strcmp(vm->group->name, peer_group(s->peer))) {
 		vmcomm_error_set(e, -ENOENT, "there is no vm '%s' in group '%s': start its QEMU there with "
 				 "-incoming defer, then: vmcommctl vm add %s --incoming --group %s "
@@ -581,6 +636,8 @@ static void do_prepare(struct source *s, json_t *msg)
 	if (e.code) {
 		if (vm)
 			vm->wanted = false;
+		if (vm && vm->libvirt && !vm->in)
+			no_member(vm);
 		refuse(s, "prepare", e.code, e.text);
 		return;
 	}
@@ -722,6 +779,8 @@ static void do_abort(struct source *s, json_t *msg)
 	s->in = NULL;
 	vm->wanted = false;
 	vm_withdraw(vm);
+	if (vm->libvirt)
+		no_member(vm);
 	state_save(s->m);
 	answer(s, "abort", NULL);
 }

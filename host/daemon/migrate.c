@@ -61,6 +61,7 @@ struct migration {
 	enum vmcomm_backend_place place;
 	char uri[256];
 	uint64_t bandwidth;
+	bool postcopy;
 	unsigned int limit; /* seconds for the memory */
 	json_t *conns;	    /* as they were before the leave */
 	size_t conns_sent;
@@ -131,14 +132,6 @@ static const struct config_host *find_host(struct manager *m, const char *name)
 		if (!strcmp(h->name, name))
 			return h;
 	return NULL;
-}
-
-static void backend_vm(const struct vm *vm, struct vmcomm_backend_vm *out)
-{
-	out->name = vm->name;
-	out->uuid = vm->uuid_given ? vm->uuid : NULL;
-	out->control = vm->qmp;
-	out->bus = vm->bus[0] ? vm->bus : NULL;
 }
 
 static void mark(struct migration *mg, bool moving)
@@ -287,10 +280,10 @@ static void step_prepare(struct migration *mg)
 	for (i = 0; i < vm->addr_count; i++)
 		json_array_append_new(addresses, json_string(vmcomm_addr_format(vm->addr[i], text)));
 	request(mg,
-		json_pack("{s:s, s:s, s:{s:s, s:s, s:b, s:o}, s:{s:I, s:i, s:I}}", "request", "prepare",
+		json_pack("{s:s, s:s, s:{s:s, s:s, s:b, s:b, s:o}, s:{s:I, s:i, s:I}}", "request", "prepare",
 			  "id", mg->id, "vm", "name", vm->name, "uuid",
 			  vmcomm_uuid_format(vm->uuid, text), "uuid_given", vm->uuid_given,
-			  "addresses", addresses, "group", "memory", (json_int_t)g->memory, "slots",
+			  "libvirt", vm->libvirt, "addresses", addresses, "group", "memory", (json_int_t)g->memory, "slots",
 			  (int)g->slots, "chunk", (json_int_t)g->chunk),
 		PREPARE_SECONDS);
 }
@@ -320,6 +313,17 @@ static void prepared(struct migration *mg, json_t *msg)
 	const struct config_host *h = find_host(mg->m, mg->host);
 
 	migrate_text(msg, "uri", mg->uri, sizeof(mg->uri));
+	if (vm_backend(mg->vm)->by_host) {
+		if (!h || !h->libvirt_uri) {
+			fail(mg, -EINVAL, "give libvirt_uri in [host %s]: where libvirt here reaches libvirt "
+			     "there", mg->host);
+			return;
+		}
+		snprintf(mg->uri, sizeof(mg->uri), "%s", h->migration_uri ? h->migration_uri : "");
+		event(mg, "'%s' is ready, libvirt there is %s", mg->host, h->libvirt_uri);
+		go(mg, step_quiesce);
+		return;
+	}
 	if (h && h->migration_uri)
 		snprintf(mg->uri, sizeof(mg->uri), "%s", h->migration_uri);
 	if (!mg->uri[0]) {
@@ -665,7 +669,11 @@ static void step_memory(struct migration *mg)
 {
 	static const struct vmcomm_backend_callbacks cbs = {.done = memory_done,
 							    .progress = memory_progress};
-	struct vmcomm_backend_migration how = {.uri = mg->uri, .bandwidth = mg->bandwidth};
+	const struct config_host *h = find_host(mg->m, mg->host);
+	struct vmcomm_backend_migration how = {.uri = mg->uri,
+					       .connect = h ? h->libvirt_uri : NULL,
+					       .bandwidth = mg->bandwidth,
+					       .postcopy = mg->postcopy};
 	struct vmcomm_backend_vm bvm;
 	int err;
 
@@ -673,8 +681,8 @@ static void step_memory(struct migration *mg)
 		return;
 	mg->step = MEMORY;
 	event(mg, "copying memory");
-	backend_vm(mg->vm, &bvm);
-	err = mg->m->backend->migrate(mg->m->event, &bvm, &how, &cbs, mg, &mg->job);
+	vm_backend_fill(mg->vm, &bvm);
+	err = vm_backend(mg->vm)->migrate(mg->m->event, &bvm, &how, &cbs, mg, &mg->job);
 	if (err)
 		fail(mg, err, "cannot begin: %s", strerror(-err));
 	else if (mg->limit)
@@ -766,8 +774,8 @@ static void step_end(struct migration *mg)
 	mg->step = DONE;
 	drop_peer(mg);
 	stop_timer(mg);
-	backend_vm(mg->vm, &bvm);
-	if (mg->m->backend->finish(mg->m->event, &bvm, false, &cbs, mg, &mg->job))
+	vm_backend_fill(mg->vm, &bvm);
+	if (vm_backend(mg->vm)->finish(mg->m->event, &bvm, false, &cbs, mg, &mg->job))
 		go(mg, step_forget);
 }
 
@@ -893,8 +901,8 @@ static void step_undo(struct migration *mg)
 	event(mg, "%s", mg->why.text);
 	if (mg->vm->moving.sent && mg->place != VMCOMM_PLACE_ENDED) {
 		mg->vm->moving.sent = false;
-		backend_vm(mg->vm, &bvm);
-		if (!mg->m->backend->finish(mg->m->event, &bvm, true, &cbs, mg, &mg->job))
+		vm_backend_fill(mg->vm, &bvm);
+		if (!vm_backend(mg->vm)->finish(mg->m->event, &bvm, true, &cbs, mg, &mg->job))
 			return;
 	}
 	undo_attach(mg);
@@ -924,8 +932,8 @@ static void look_stop_sending(struct migration *mg)
 	struct vmcomm_backend_vm bvm;
 
 	event(mg, "its migration is still going on: cancelling it");
-	backend_vm(mg->vm, &bvm);
-	if (mg->m->backend->finish(mg->m->event, &bvm, true, &cbs, mg, &mg->job))
+	vm_backend_fill(mg->vm, &bvm);
+	if (vm_backend(mg->vm)->finish(mg->m->event, &bvm, true, &cbs, mg, &mg->job))
 		set_timer(mg, AGAIN_USEC, step_look);
 }
 
@@ -1000,6 +1008,12 @@ static void look_done(void *arg, int err, const char *text)
 			go(mg, look_stop_sending);
 		break;
 	default:
+		if (mg->find && vm_backend(mg->vm)->by_host) {
+			/* libvirt tells whoever has it. */
+			fail(mg, -ENOENT, "it does not run here any more: it is attached where it "
+			     "arrives, and when it starts");
+			break;
+		}
 		mg->vm->moving.sent = !mg->find;
 		mg->step = SWITCH;
 		go(mg, mg->find ? find_next : step_switch);
@@ -1013,8 +1027,8 @@ static void step_look(struct migration *mg)
 	int err;
 
 	mg->step = LOOK;
-	backend_vm(mg->vm, &bvm);
-	err = mg->m->backend->look(mg->m->event, &bvm, &cbs, mg, &mg->job);
+	vm_backend_fill(mg->vm, &bvm);
+	err = vm_backend(mg->vm)->look(mg->m->event, &bvm, &cbs, mg, &mg->job);
 	if (err)
 		set_timer(mg, AGAIN_USEC, step_look);
 }
@@ -1040,13 +1054,13 @@ static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 /* Can this VM be migrated by its backend? */
 static int movable(const struct vm *vm, struct vmcomm_error *e)
 {
-	const struct vmcomm_backend *b = vm->group->m->backend;
+	const struct vmcomm_backend *b = vm_backend(vm);
 
 	if (!b || !b->migrate || !b->look || !b->finish)
 		return vmcomm_error_set(e, -EOPNOTSUPP, "backend '%s' cannot migrate: vmcommctl exec %s "
 					"-- COMMAND runs a migration of your own", vm->group->m->config.backend,
 					vm->name);
-	if (!vm->qmp[0])
+	if (!b->by_name && !vm->qmp[0])
 		return vmcomm_error_set(e, -EOPNOTSUPP, "vm '%s' has no QMP socket (qmp=), without which "
 					"vmcommd cannot migrate it", vm->name);
 	return 0;
@@ -1101,12 +1115,16 @@ int migrate_start(struct vm *vm, const struct migrate_options *o, const struct m
 	err = movable(vm, e);
 	if (err)
 		return err;
+	if (o->postcopy && !vm_backend(vm)->by_host)
+		return vmcomm_error_set(e, -EOPNOTSUPP, "vm '%s' is no domain of libvirt: set "
+					"postcopy-ram in both QEMUs yourself", vm->name);
 	mg = migration_new(vm, o->host, e);
 	if (!mg)
 		return e->code;
 	snprintf(mg->id, sizeof(mg->id), "%016llx%016llx", (unsigned long long)manager_random(),
 		 (unsigned long long)manager_random());
 	mg->bandwidth = o->bandwidth;
+	mg->postcopy = o->postcopy;
 	mg->limit = o->timeout;
 	mg->cb = *cb;
 	mg->arg = arg;

@@ -27,6 +27,7 @@ struct migrate_options {
 	const char *host;
 	uint64_t bandwidth;   /* bytes per second; 0: as the hypervisor likes */
 	unsigned int timeout; /* seconds for the memory; 0: none */
+	bool postcopy;	      /* libvirt only */
 };
 
 int migrate_start(struct vm *vm, const struct migrate_options *o, const struct migrate_callbacks *cb,

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "domains.h"
 #include "log.h"
 #include "manager.h"
 
@@ -124,21 +125,10 @@ static void plug_done(void *arg, int err, const char *text)
 /* What the backend finds the VM by; NULL: it cannot. */
 static const char *control(const struct vm *vm)
 {
-	const struct vmcomm_backend *backend = vm->group->m->backend;
+	struct vmcomm_backend_vm bvm;
 
-	if (!backend)
-		return NULL;
-	if (backend->by_name)
-		return vm->name;
-	return vm->qmp[0] ? vm->qmp : NULL;
-}
-
-static void backend_vm(const struct vm *vm, struct vmcomm_backend_vm *out)
-{
-	out->name = vm->name;
-	out->uuid = vm->uuid_given ? vm->uuid : NULL;
-	out->control = control(vm);
-	out->bus = vm->bus[0] ? vm->bus : NULL;
+	vm_backend_fill(vm, &bvm);
+	return bvm.control;
 }
 
 static int attach_begin(struct op *op, struct vmcomm_error *e)
@@ -178,14 +168,14 @@ static int attach_begin(struct op *op, struct vmcomm_error *e)
 	err = region_slot_path(vm->group->region, op->slot, op->socket, sizeof(op->socket));
 	if (err)
 		return vmcomm_error_set(e, err, "vm '%s': the socket's path is too long", vm->name);
-	backend_vm(vm, &bvm);
+	vm_backend_fill(vm, &bvm);
 	dev.socket = op->socket;
 	dev.size = region_layout(vm->group->region)->size;
 	dev.vectors = VMCOMM_VECTORS;
 	op->phase = PHASE_PLUG;
 	step(op, "slot %u of group %s, location %016llx", op->slot, vm->group->name,
 	     (unsigned long long)vm->number);
-	err = m->backend->attach(m->event, &bvm, &dev, &cbs, op, &op->job);
+	err = vm_backend(vm)->attach(m->event, &bvm, &dev, &cbs, op, &op->job);
 	if (err)
 		return vmcomm_error_set(e, err, "vm '%s': cannot start to attach: %s", vm->name,
 					strerror(-err));
@@ -242,8 +232,8 @@ static void unplug_begin(struct op *op)
 		return;
 	}
 	op->phase = PHASE_UNPLUG;
-	backend_vm(vm, &bvm);
-	err = m->backend->detach(m->event, &bvm, &cbs, op, &op->job);
+	vm_backend_fill(vm, &bvm);
+	err = vm_backend(vm)->detach(m->event, &bvm, &cbs, op, &op->job);
 	if (err)
 		detach_failed(op, err, strerror(-err));
 }
@@ -405,10 +395,12 @@ static void deliver(struct op *op)
 	bool gone = op->kind == OP_REMOVE && !result.code;
 	void *arg = op->arg;
 
-	if (gone)
+	if (gone) {
+		domains_removed(vm);
 		remove_member(op);
-	else
+	} else {
 		snprintf(vm->problem, sizeof(vm->problem), "%s", result.text);
+	}
 	if (result.code)
 		log_warning("%s", result.text);
 	op_free(op);

@@ -122,6 +122,10 @@ static json_t *vm_to_json(const struct vm *vm)
 		      vmcomm_uuid_format(vm->uuid, text), "uuid_given", vm->uuid_given, "addresses",
 		      addrs, "qmp", vm->qmp, "bus", vm->bus, "user", vm->user, "wanted",
 		      vm->wanted);
+	if (vm->libvirt)
+		json_object_set_new(o, "libvirt",
+				    json_pack("{s:i, s:I}", "id", vm->domain_id, "uid",
+					      (json_int_t)vm->uid));
 	vm_migration_to_json(vm, o);
 	return o;
 }
@@ -233,6 +237,17 @@ static int group_from_json(struct manager *m, json_t *o, struct vmcomm_error *e)
 	return err;
 }
 
+static void vm_domain_from_json(struct vm *vm, json_t *o)
+{
+	json_int_t uid = -1;
+
+	if (!o)
+		return;
+	vm->libvirt = true;
+	json_unpack(o, "{s:i, s:I}", "id", &vm->domain_id, "uid", &uid);
+	vm->uid = uid >= 0 && uid < UINT32_MAX ? uid : -1;
+}
+
 static int vm_from_json(struct manager *m, json_t *o, struct vmcomm_error *e)
 {
 	const char *name, *group, *uuid, *qmp, *bus, *user, *addr;
@@ -256,7 +271,7 @@ static int vm_from_json(struct manager *m, json_t *o, struct vmcomm_error *e)
 		vm_migration_from_json(vm, o);
 		return 0;
 	}
-	if (config)
+	if (config || (json_object_get(o, "libvirt") && !m->config.libvirt))
 		return 0; /* its section is gone */
 	g = group_find(m, group);
 	if (!g)
@@ -278,6 +293,7 @@ static int vm_from_json(struct manager *m, json_t *o, struct vmcomm_error *e)
 		goto bad;
 	vm->uuid_given = uuid_given;
 	vm->wanted = wanted;
+	vm_domain_from_json(vm, json_object_get(o, "libvirt"));
 	return 0;
 bad:
 	vmcomm_error_set(e, -EINVAL, "vm '%s' in it is damaged", name);

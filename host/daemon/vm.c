@@ -11,6 +11,9 @@
 #include "log.h"
 #include "manager.h"
 #include "migrate.h"
+#ifdef VMCOMM_LIBVIRT
+#include "../../backends/kvm/libvirt-backend.h"
+#endif
 
 struct vm *vm_find(struct manager *m, const char *name)
 {
@@ -54,6 +57,7 @@ int vm_new(struct manager *m, const char *name, struct group *g, enum origin ori
 	vm->group = g;
 	vm->origin = origin;
 	vm->slot = -1;
+	vm->uid = -1;
 	vm->wanted = true;
 	*at = vm;
 	*out = vm;
@@ -129,11 +133,59 @@ int vm_set_state(struct vm *vm, uint32_t state)
 	return err;
 }
 
+const struct vmcomm_backend *vm_backend(const struct vm *vm)
+{
+#ifdef VMCOMM_LIBVIRT
+	if (vm->libvirt)
+		return &vmcomm_backend_libvirt;
+#endif
+	return vm->group->m->backend;
+}
+
+void vm_backend_fill(const struct vm *vm, struct vmcomm_backend_vm *out)
+{
+	const struct vmcomm_backend *backend = vm_backend(vm);
+
+	out->name = vm->name;
+	out->uuid = vm->uuid_given ? vm->uuid : NULL;
+	out->control = !backend ? NULL : backend->by_name ? vm->name : vm->qmp[0] ? vm->qmp : NULL;
+	out->bus = vm->bus[0] ? vm->bus : NULL;
+}
+
+int vm_conflict(struct manager *m, const struct group *g, const struct vm *self,
+		const uint8_t uuid[16], const uint8_t (*addr)[16], uint32_t addr_count,
+		struct vmcomm_error *e)
+{
+	char text[VMCOMM_ADDR_STRLEN];
+	const struct vm *o;
+	uint32_t i, k;
+
+	for (o = m->vms; o; o = o->next) {
+		if (o == self || o->stopped)
+			continue;
+		if (!memcmp(o->uuid, uuid, 16))
+			return vmcomm_error_set(e, -EEXIST, "vm '%s' has the uuid %s already", o->name,
+						vmcomm_uuid_format(uuid, text));
+		for (i = 0; o->group == g && i < o->addr_count; i++)
+			for (k = 0; k < addr_count; k++)
+				if (!memcmp(o->addr[i], addr[k], 16))
+					return vmcomm_error_set(e, -EEXIST, "vm '%s' of group '%s' has "
+								"the address %s already", o->name,
+								g->name,
+								vmcomm_addr_format(addr[k], text));
+	}
+	return 0;
+}
+
 static int vm_uid(const struct vm *vm, uint32_t *uid, struct vmcomm_error *e)
 {
 	struct passwd *pw;
 
 	*uid = (uint32_t)-1;
+	if (vm->libvirt && vm->uid >= 0) {
+		*uid = (uint32_t)vm->uid;
+		return 0;
+	}
 	if (!vm->user[0])
 		return 0;
 	pw = getpwnam(vm->user);
@@ -347,6 +399,8 @@ json_t *vm_describe(const struct vm *vm)
 				describe_guest(vm, o);
 		}
 	}
+	if (vm->libvirt)
+		json_object_set_new(o, "libvirt", json_true());
 	if (vm->moving.host[0])
 		json_object_set_new(o, "migrates_to", json_string(vm->moving.host));
 	if (vm->problem[0])

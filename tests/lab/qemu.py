@@ -35,7 +35,7 @@ class Machine:
 
 # No word here makes the guest's network or scheduler slower or faster than a stock boot; they
 # only leave out what a guest in a test has no use for.
-_APPEND = ("console=ttyS0,115200 quiet loglevel=5 panic=-1 tsc=reliable no_timer_check "
+APPEND = ("console=ttyS0,115200 quiet loglevel=5 panic=-1 tsc=reliable no_timer_check "
            "random.trust_cpu=on log_buf_len=4M cryptomgr.notests rcupdate.rcu_expedited=1 "
            # On a busy host a guest may get no CPU for many seconds; that is no lock-up.
            "watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60")
@@ -52,7 +52,7 @@ def command_line(name, machine, accel, kernel_image, initramfs, files, nic=None,
     nic     dict of tap, mac, vhost; or None
     words   what the lab's own init is told on the kernel command line
     """
-    append = " ".join([_APPEND, *words, machine.append])
+    append = " ".join([APPEND, *words, machine.append])
     args = ["qemu-system-x86_64", "-name", name, "-nodefaults", "-no-user-config",
             "-display", "none", *_BOARDS[machine.board], *accel,
             "-smp", str(machine.smp), "-m", str(machine.memory),

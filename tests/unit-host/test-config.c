@@ -42,6 +42,7 @@ START_TEST(defaults)
 	ck_assert_str_eq(c.backend, "kvm");
 	ck_assert_str_eq(c.runtime_dir, "/run/vmcomm");
 	ck_assert_ptr_null(c.groups);
+	ck_assert_ptr_null(c.libvirt_uri);
 	config_deinit(&c);
 	ck_assert_int_eq(config_load(&c, "/nonexistent/vmcomm.conf", true, &e), 0);
 	config_deinit(&c);
@@ -73,7 +74,10 @@ START_TEST(everything)
 			      "qmp = /run/web.qmp\n"
 			      "[host far]\n"
 			      "address = 192.0.2.1\n"
-			      "libvirt_uri = qemu+tcp://far/system\n"), 0);
+			      "libvirt_uri = qemu+tcp://far/system\n"
+			      "[libvirt]\n"
+			      "user = libvirt-qemu\n"
+			      "if_down = refuse\n"), 0);
 	ck_assert_str_eq(c.backend, "local");
 	ck_assert_uint_eq(c.leave_timeout, 3);
 	ck_assert_str_eq(c.groups->name, "blue");
@@ -94,6 +98,9 @@ START_TEST(everything)
 	ck_assert_uint_eq(c.vms->uuid[15], 0xf0);
 	ck_assert_str_eq(c.hosts->address, "192.0.2.1");
 	ck_assert_str_eq(c.hosts->libvirt_uri, "qemu+tcp://far/system");
+	ck_assert_str_eq(c.libvirt_uri, "qemu:///system");
+	ck_assert_str_eq(c.libvirt_user, "libvirt-qemu");
+	ck_assert(c.libvirt_refuse);
 }
 END_TEST
 
@@ -103,6 +110,8 @@ static const struct {
 	unsigned int line;
 	const char *words[2];
 } bad[] = {
+	{"[libvirt]\nif_down = maybe\n", 2, {"maybe", "allow or refuse"}},
+	{"[libvirt]\nuri = a\nuri = b\n", 3, {"b", "before"}},
 	{"[daemon]\nbackend = vmware\n", 2, {"vmware", "kvm, local or xen"}},
 	{"[daemon]\n\n\nruntime_dir = run\n", 4, {"run", "absolute"}},
 	{"[daemon]\nattach_timeout = 0\n", 2, {"0", "1 to 3600"}},
