@@ -171,16 +171,19 @@ static void vmcomm_event_handle(struct vmcomm_pair *pair, u64 ev)
 	switch (VMCOMM_EVENT_KIND(ev)) {
 	case VMCOMM_EVENT_ACCEPT:
 		conn = vmcomm_event_accept(pair, idx, arg);
-		if (conn)
-			vmcomm_wake_conn(pair, conn);
+		if (!conn)
+			break;
+		VMCOMM_WRITE_ONCE(node->found, node->found + 1);
+		vmcomm_wake_conn(pair, conn);
 		break;
 	case VMCOMM_EVENT_CONN:
 		c = vmcomm_ccb_at(pair, idx);
-		if (!c)
+		if (!c || c->use == VMCOMM_CCB_UNUSED)
 			break;
+		VMCOMM_WRITE_ONCE(node->found, node->found + 1);
 		if (c->use == VMCOMM_CCB_LIVE)
 			vmcomm_wake_conn(pair, c->conn);
-		else if (c->use == VMCOMM_CCB_ZOMBIE)
+		else
 			vmcomm_ccb_reap(pair, idx);
 		break;
 	case VMCOMM_EVENT_OFFER:

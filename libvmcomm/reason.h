@@ -62,7 +62,8 @@
 	X(CLOSED, 46, "closed", "the connection is closed")                                        \
 	X(ADDRESS, 47, "address", "the address is not the one that the host configured")           \
 	X(NETFILTER, 48, "netfilter", "reserved")                                                  \
-	X(STALLED, 49, "stalled", "the peer's program took nothing for a while")
+	X(STALLED, 49, "stalled", "the peer's program took nothing for a while")                   \
+	X(FLOOD, 50, "flood", "a peer rang or queued events without need and has to wait")
 
 enum vmcomm_reason {
 #define VMCOMM_REASON_ENUM(sym, nr, name, text) VMCOMM_REASON_##sym = (nr),
@@ -117,7 +118,8 @@ const char *vmcomm_reason_text(u32 reason);
 	X(PEER_ERRORS, "peer_errors")                                                              \
 	X(UNWRAPPED, "unwrapped")                                                                  \
 	X(WRAPPED, "wrapped")                                                                      \
-	X(KEEPALIVES, "keepalives")
+	X(KEEPALIVES, "keepalives")                                                                \
+	X(PAUSES, "pauses")
 
 enum vmcomm_stat {
 #define VMCOMM_STAT_ENUM(sym, name) VMCOMM_STAT_##sym,

@@ -7,6 +7,8 @@
 #					user space only; with a NAME into $BUILD-NAME
 #	scripts/build.sh module [RELEASE]
 #			against /lib/modules/RELEASE/build, or $VMCOMM_KDIR
+#	scripts/build.sh checked [RELEASE]
+#			the module that checks each access to shared memory, for tests
 #
 # The module's sources are copied to $BUILD/module/RELEASE, so that no object lies among them.
 
@@ -72,12 +74,17 @@ module)
 	quietly build_module "$release" module
 	echo "$(module_dir "$release")/vmcomm.ko"
 	;;
+checked)
+	release=${2:-$(guest_kernel)}
+	quietly build_module "$release" checked VMCOMM_CHECK_ACCESS=1
+	echo "$(module_dir "$release" checked)/vmcomm.ko"
+	;;
 sparse)
 	# Used by the core suite: sparse over every file, its words on standard error.
 	release=${2:-$(guest_kernel)}
 	build_module "$release" sparse C=2 CF=-D__CHECK_ENDIAN__
 	;;
 *)
-	die "unknown target '$1' (user, module, sparse)"
+	die "unknown target '$1' (user, module, checked, sparse)"
 	;;
 esac

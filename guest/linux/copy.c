@@ -122,6 +122,7 @@ size_t vmcomm_copy_in(void *to, size_t len, struct iov_iter *i)
 	size_t done = 0, n;
 	void __user *from;
 
+	vmcomm_access_check(to, len, true);
 	while (done < len) {
 		from = vmcomm_copy_segment(i, &n);
 		n = min(n, len - done);
@@ -139,6 +140,7 @@ size_t vmcomm_copy_out(const void *from, size_t len, struct iov_iter *i)
 	size_t done = 0, n;
 	void __user *to;
 
+	vmcomm_access_check(from, len, false);
 	while (done < len) {
 		to = vmcomm_copy_segment(i, &n);
 		n = min(n, len - done);

@@ -19,6 +19,7 @@ struct vmcomm_ivshmem {
 	void *mem;
 	u64 size;
 	int vectors;
+	int irq[VMCOMM_VECTORS];
 	u32 slot;
 	u32 peer_vectors;
 	struct delayed_work join;
@@ -45,7 +46,11 @@ static struct vmcomm_abi_pair *vmcomm_iv_pair_page(struct vmcomm_node *node, u32
 static int vmcomm_iv_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count,
 			 void **mem)
 {
-	return vmcomm_region_map(vmcomm_iv_region(), owner, chunk, count, mem);
+	int err = vmcomm_region_map(vmcomm_iv_region(), owner, chunk, count, mem);
+
+	if (!err && owner != node->slot)
+		vmcomm_access_mapped(&vmcomm_iv.link, owner, chunk, count);
+	return err;
 }
 
 static int vmcomm_iv_location(struct vmcomm_node *node, u32 slot, struct vmcomm_location *loc)
@@ -74,6 +79,18 @@ static int vmcomm_iv_find(struct vmcomm_link *link, const struct sock *sk, const
 static void vmcomm_iv_rejoin(struct vmcomm_link *link)
 {
 	queue_delayed_work(vmcomm_wq, &vmcomm_iv.join, 0);
+}
+
+/* Interrupts are there when the link is up. Masked ones come once when they are let through. */
+static void vmcomm_iv_mask(struct vmcomm_link *link, bool on)
+{
+	int i;
+
+	for (i = 0; i < vmcomm_iv.vectors; i++)
+		if (on)
+			disable_irq_nosync(vmcomm_iv.irq[i]);
+		else
+			enable_irq(vmcomm_iv.irq[i]);
 }
 
 static irqreturn_t vmcomm_iv_irq(int irq, void *dev)
@@ -125,7 +142,8 @@ static int vmcomm_iv_irqs(struct pci_dev *pdev, struct vmcomm_ivshmem *iv)
 		return iv->vectors;
 	}
 	for (i = 0; i < iv->vectors; i++) {
-		err = request_irq(pci_irq_vector(pdev, i), vmcomm_iv_irq, 0, "vmcomm", iv);
+		iv->irq[i] = pci_irq_vector(pdev, i);
+		err = request_irq(iv->irq[i], vmcomm_iv_irq, 0, "vmcomm", iv);
 		if (err)
 			goto err_irq;
 	}
@@ -133,7 +151,7 @@ static int vmcomm_iv_irqs(struct pci_dev *pdev, struct vmcomm_ivshmem *iv)
 
 err_irq:
 	while (i--)
-		free_irq(pci_irq_vector(pdev, i), iv);
+		free_irq(iv->irq[i], iv);
 	pci_free_irq_vectors(pdev);
 	return err;
 }
@@ -143,7 +161,7 @@ static void vmcomm_iv_free_irqs(struct pci_dev *pdev, struct vmcomm_ivshmem *iv)
 	int i;
 
 	for (i = 0; i < iv->vectors; i++)
-		free_irq(pci_irq_vector(pdev, i), iv);
+		free_irq(iv->irq[i], iv);
 	pci_free_irq_vectors(pdev);
 }
 
@@ -192,15 +210,20 @@ static int vmcomm_iv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		goto err_mem;
 	}
 	iv->slot = slot;
+	err = vmcomm_access_add(&iv->link, slot, 1);
+	if (err)
+		goto err_mem;
 	pci_set_master(pdev);
 	err = vmcomm_iv_irqs(pdev, iv);
 	if (err)
-		goto err_mem;
+		goto err_access;
 	iv->pdev = pdev;
 	pci_set_drvdata(pdev, iv);
 	queue_delayed_work(vmcomm_wq, &iv->join, 0);
 	return 0;
 
+err_access:
+	vmcomm_access_remove(iv->mem);
 err_mem:
 	memunmap(iv->mem);
 err_regs:
@@ -221,6 +244,7 @@ static void vmcomm_iv_remove(struct pci_dev *pdev)
 	vmcomm_iv_free_irqs(pdev, iv);
 	/* An interrupt may have come after the link's own clean-up. */
 	vmcomm_link_deinit(&iv->link);
+	vmcomm_access_remove(iv->mem);
 	memunmap(iv->mem);
 	pci_iounmap(pdev, iv->regs);
 	pci_clear_master(pdev);
@@ -249,6 +273,7 @@ int vmcomm_ivshmem_init(void)
 	vmcomm_link_init(&vmcomm_iv.link, "ivshmem");
 	vmcomm_iv.link.find = vmcomm_iv_find;
 	vmcomm_iv.link.rejoin = vmcomm_iv_rejoin;
+	vmcomm_iv.link.mask = vmcomm_iv_mask;
 	INIT_DELAYED_WORK(&vmcomm_iv.join, vmcomm_iv_join);
 	err = pci_register_driver(&vmcomm_iv_driver);
 	vmcomm_iv_registered = !err;

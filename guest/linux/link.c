@@ -11,13 +11,15 @@ static void vmcomm_link_tasklet(struct tasklet_struct *t)
 {
 	struct vmcomm_link *link = from_tasklet(link, t, tasklet);
 
-	if (READ_ONCE(link->up) && vmcomm_node_event(&link->node))
+	vmcomm_pace_begin(link);
+	if (READ_ONCE(link->up) && vmcomm_pace_end(link, vmcomm_node_event(&link->node)))
 		tasklet_schedule(&link->tasklet);
 }
 
 void vmcomm_link_doorbell(struct vmcomm_link *link)
 {
-	tasklet_schedule(&link->tasklet);
+	if (vmcomm_pace_doorbell(link))
+		tasklet_schedule(&link->tasklet);
 }
 
 /* A peer came up: connections that are wrapped already may move into shared memory (M17). */
@@ -241,6 +243,7 @@ int vmcomm_link_init(struct vmcomm_link *link, const char *name)
 	mutex_init(&link->lock);
 	link->spin = vmcomm_spin_us * 1000;
 	tasklet_setup(&link->tasklet, vmcomm_link_tasklet);
+	vmcomm_pace_init(link);
 	INIT_DELAYED_WORK(&link->tick, vmcomm_link_tick);
 	INIT_WORK(&link->news_work, vmcomm_link_news);
 	INIT_WORK(&link->leave_work, vmcomm_link_leave_work);
@@ -260,6 +263,7 @@ int vmcomm_link_up(struct vmcomm_link *link, const struct vmcomm_node_config *co
 	c.version = VMCOMM_VERSION;
 	mutex_lock(&link->lock);
 	memset(&link->node, 0, sizeof(link->node));
+	vmcomm_access_forget(link);
 	err = vmcomm_node_init(&link->node, &c);
 	if (err)
 		goto out;
@@ -302,7 +306,7 @@ void vmcomm_link_down(struct vmcomm_link *link)
 		mutex_unlock(&vmcomm_links_lock);
 		WRITE_ONCE(link->up, false);
 		synchronize_rcu();
-		tasklet_kill(&link->tasklet);
+		vmcomm_pace_stop(link);
 		vmcomm_node_deinit(&link->node);
 	}
 	mutex_unlock(&link->lock);
@@ -311,7 +315,7 @@ void vmcomm_link_down(struct vmcomm_link *link)
 /* The link's memory goes: no context may point to it. */
 void vmcomm_link_deinit(struct vmcomm_link *link)
 {
-	tasklet_kill(&link->tasklet);
+	vmcomm_pace_stop(link);
 }
 
 /* What the VM in @slot tells the host; NULL: not to be seen now. Valid until the pair is released. */

@@ -41,7 +41,12 @@ static struct vmcomm_abi_pair *vmcomm_loop_pair_page(struct vmcomm_node *node, u
 static int vmcomm_loop_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count,
 			   void **mem)
 {
-	return vmcomm_region_map(&vmcomm_loop_of(node)->region, owner, chunk, count, mem);
+	struct vmcomm_link *link = vmcomm_loop_of(node);
+	int err = vmcomm_region_map(&link->region, owner, chunk, count, mem);
+
+	if (!err && owner != node->slot)
+		vmcomm_access_mapped(link, owner, chunk, count);
+	return err;
 }
 
 static int vmcomm_loop_location(struct vmcomm_node *node, u32 slot, struct vmcomm_location *loc)
@@ -96,6 +101,13 @@ int vmcomm_loop_init(unsigned int mb)
 		err = vmcomm_region_init(&link->region, vmcomm_loop_mem, size);
 		if (err)
 			goto err_links;
+	}
+	err = vmcomm_access_add(vmcomm_loops, 0, 2);
+	if (err)
+		goto err_links;
+	for (i = 0; i < 2; i++) {
+		struct vmcomm_link *link = &vmcomm_loops[i];
+
 		config.lay = &link->region.lay;
 		config.slot = i;
 		config.location_word = &vmcomm_layout_location(&lay, vmcomm_loop_mem, i)->location;
@@ -117,6 +129,7 @@ void vmcomm_loop_deinit(void)
 		return;
 	vmcomm_link_down(&vmcomm_loops[0]);
 	vmcomm_link_down(&vmcomm_loops[1]);
+	vmcomm_access_remove(vmcomm_loop_mem);
 	vfree(vmcomm_loop_mem);
 	vmcomm_loop_mem = NULL;
 }

@@ -7,9 +7,11 @@
  *   send.c recv.c ctl.c   the callbacks (M6-M8, M10)
  *   copy.c     bytes between a program and a ring
  *   link.c     one membership in a group: node, workers, timers
+ *   pace.c     limits to what peers' doorbells and events cost (M26)
  *   quit.c     leaving: evict connections, give sockets back to TCP (M2, M16)
  *   inject.c   put bytes that were taken out of a ring into TCP's receive queue
  *   ivshmem.c loop.c      transports
+ *   access.c   checks of each access to shared memory, in a build for tests only
  *
  * Locks: socket lock -> node->lock (bh) -> conn->arm_lock (bh). vmcomm_socks_lock (bh) is a leaf.
  * vs->tcp_read is taken before the socket lock.
@@ -18,6 +20,7 @@
 #define VMCOMM_MODULE_H
 
 #include <linux/hashtable.h>
+#include <linux/hrtimer.h>
 #include <linux/list.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
@@ -32,6 +35,16 @@
 #include "compat/compat.h"
 
 #define VMCOMM_VERSION "0.1.0"
+
+/* What doorbells cost lately (pace.c). */
+struct vmcomm_pace {
+	struct hrtimer timer;
+	bool paused;
+	atomic_t rung; /* since the tasklet ran last */
+	u64 debt;      /* ns */
+	u64 last;
+	u64 found, seen; /* events, when the tasklet began */
+};
 
 /* One membership in a group: a node and what drives it. */
 struct vmcomm_link {
@@ -51,6 +64,9 @@ struct vmcomm_link {
 	u32 ring_max; /* log2 of the largest ring that it can share; 0: any */
 	/* the host does not want us to leave any more: link_down(), then link_up() again; or NULL */
 	void (*rejoin)(struct vmcomm_link *link);
+	/* let no doorbells through, or let them through again; from softirq; or NULL */
+	void (*mask)(struct vmcomm_link *link, bool on);
+	struct vmcomm_pace pace;
 	struct tasklet_struct tasklet; /* doorbell */
 	struct delayed_work tick;
 	struct work_struct news_work;
@@ -223,6 +239,13 @@ void vmcomm_inject_close(struct vmcomm_sock *vs);
 void vmcomm_front_put(struct vmcomm_sock *vs);
 void vmcomm_front_drop(struct vmcomm_sock *vs);
 
+/* pace.c */
+void vmcomm_pace_init(struct vmcomm_link *link);
+bool vmcomm_pace_doorbell(struct vmcomm_link *link);
+void vmcomm_pace_begin(struct vmcomm_link *link);
+bool vmcomm_pace_end(struct vmcomm_link *link, bool more);
+void vmcomm_pace_stop(struct vmcomm_link *link);
+
 /* link.c */
 void vmcomm_links_enable(void);
 int vmcomm_link_init(struct vmcomm_link *link, const char *name);
@@ -254,6 +277,30 @@ static inline int vmcomm_xen_init(void)
 }
 
 static inline void vmcomm_xen_deinit(void)
+{
+}
+#endif
+/* access.c: nothing unless VMCOMM_CHECK_ACCESS */
+#ifdef VMCOMM_CHECK_ACCESS
+int vmcomm_access_add(struct vmcomm_link *links, u32 slot, u32 count);
+void vmcomm_access_remove(const void *base);
+void vmcomm_access_forget(struct vmcomm_link *link);
+void vmcomm_access_mapped(struct vmcomm_link *link, u32 owner, u32 chunk, u32 count);
+#else
+static inline int vmcomm_access_add(struct vmcomm_link *links, u32 slot, u32 count)
+{
+	return 0;
+}
+
+static inline void vmcomm_access_remove(const void *base)
+{
+}
+
+static inline void vmcomm_access_forget(struct vmcomm_link *link)
+{
+}
+
+static inline void vmcomm_access_mapped(struct vmcomm_link *link, u32 owner, u32 chunk, u32 count)
 {
 }
 #endif

@@ -24,18 +24,41 @@
 
 extern bool vmcomm_emulated; /* instructions are translated, not run */
 
-#define vmcomm_load32(p)	      le32_to_cpu(READ_ONCE(*(p)))
-#define vmcomm_load64(p)	      le64_to_cpu(READ_ONCE(*(p)))
-#define vmcomm_load_acquire32(p)      le32_to_cpu(virt_load_acquire(p))
-#define vmcomm_load_acquire64(p)      le64_to_cpu(virt_load_acquire(p))
-#define vmcomm_store32(p, v)	      WRITE_ONCE(*(p), cpu_to_le32(v))
-#define vmcomm_store64(p, v)	      WRITE_ONCE(*(p), cpu_to_le64(v))
-#define vmcomm_store_release32(p, v)  virt_store_release(p, cpu_to_le32(v))
-#define vmcomm_store_release64(p, v)  virt_store_release(p, cpu_to_le64(v))
-#define vmcomm_store16(p, v)	      WRITE_ONCE(*(p), cpu_to_le16(v))
-#define vmcomm_store8(p, v)	      WRITE_ONCE(*(p), (u8)(v))
-#define vmcomm_load16(p)	      le16_to_cpu(READ_ONCE(*(p)))
-#define vmcomm_load8(p)		      READ_ONCE(*(p))
+/*
+ * With VMCOMM_CHECK_ACCESS (scripts/build.sh checked) the module looks at each access to shared
+ * memory: guest/linux/access.c.
+ */
+#ifdef VMCOMM_CHECK_ACCESS
+void vmcomm_access_check(const volatile void *p, size_t n, bool write);
+
+#define vmcomm_checked(p, n, write)                                                                \
+	({                                                                                         \
+		typeof(&*(p)) vmcomm_p = (p);                                                      \
+		vmcomm_access_check(vmcomm_p, n, write);                                           \
+		vmcomm_p;                                                                          \
+	})
+#else
+static inline void vmcomm_access_check(const volatile void *p, size_t n, bool write)
+{
+}
+
+#define vmcomm_checked(p, n, write) (p)
+#endif
+#define vmcomm_read(p)	vmcomm_checked(p, sizeof(*(p)), false)
+#define vmcomm_write(p) vmcomm_checked(p, sizeof(*(p)), true)
+
+#define vmcomm_load32(p)	      le32_to_cpu(READ_ONCE(*vmcomm_read(p)))
+#define vmcomm_load64(p)	      le64_to_cpu(READ_ONCE(*vmcomm_read(p)))
+#define vmcomm_load_acquire32(p)      le32_to_cpu(virt_load_acquire(vmcomm_read(p)))
+#define vmcomm_load_acquire64(p)      le64_to_cpu(virt_load_acquire(vmcomm_read(p)))
+#define vmcomm_store32(p, v)	      WRITE_ONCE(*vmcomm_write(p), cpu_to_le32(v))
+#define vmcomm_store64(p, v)	      WRITE_ONCE(*vmcomm_write(p), cpu_to_le64(v))
+#define vmcomm_store_release32(p, v)  virt_store_release(vmcomm_write(p), cpu_to_le32(v))
+#define vmcomm_store_release64(p, v)  virt_store_release(vmcomm_write(p), cpu_to_le64(v))
+#define vmcomm_store16(p, v)	      WRITE_ONCE(*vmcomm_write(p), cpu_to_le16(v))
+#define vmcomm_store8(p, v)	      WRITE_ONCE(*vmcomm_write(p), (u8)(v))
+#define vmcomm_load16(p)	      le16_to_cpu(READ_ONCE(*vmcomm_read(p)))
+#define vmcomm_load8(p)		      READ_ONCE(*vmcomm_read(p))
 #define vmcomm_mb()		      virt_mb()
 /*
  * QEMU before 8.0 translates no barrier at all for a guest with one virtual CPU (TCG). The seldom
@@ -50,9 +73,9 @@ extern bool vmcomm_emulated; /* instructions are translated, not run */
 #define vmcomm_rmb()		      virt_rmb()
 #define vmcomm_wmb()		      virt_wmb()
 
-#define vmcomm_copy_to_shared(d, s, n)	 memcpy(d, s, n)
-#define vmcomm_copy_from_shared(d, s, n) memcpy(d, s, n)
-#define vmcomm_zero_shared(d, n)	 memset(d, 0, n)
+#define vmcomm_copy_to_shared(d, s, n)	 memcpy(vmcomm_checked((u8 *)(d), n, true), s, n)
+#define vmcomm_copy_from_shared(d, s, n) memcpy(d, vmcomm_checked((const u8 *)(s), n, false), n)
+#define vmcomm_zero_shared(d, n)	 memset(vmcomm_checked((u8 *)(d), n, true), 0, n)
 
 #define VMCOMM_READ_ONCE(x)	READ_ONCE(x)
 #define VMCOMM_WRITE_ONCE(x, v) WRITE_ONCE(x, v)

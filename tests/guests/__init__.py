@@ -9,7 +9,7 @@
 	    before = a.counters()
 """
 
-from .cluster import Cluster, Member, Traffic
+from .cluster import Cluster, Member, Traffic, access_is_checked
 from .keeper import Keeper
 
-__all__ = ["Cluster", "Keeper", "Member", "Traffic"]
+__all__ = ["Cluster", "Keeper", "Member", "Traffic", "access_is_checked"]

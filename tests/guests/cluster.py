@@ -7,7 +7,7 @@ import re
 import signal
 
 from lab import paths
-from lab.errors import GuestGone, LabError
+from lab.errors import GuestGone, KernelComplaint, LabError
 from lab.session import wait_until
 
 from .keeper import Keeper
@@ -15,6 +15,24 @@ from .keeper import Keeper
 # A busy host may starve everybody for long; these only end what hangs for ever.
 PATIENCE = 300
 PAIR_UP = 2
+
+
+def access_is_checked(guest):
+    """The module in GUEST checks its accesses to shared memory, and tells of one that is wrong."""
+    parameters = "/sys/module/vmcomm/parameters"
+    number = int(guest.sh(f"cat {parameters}/access_checks"))
+    assert number > 1000, f"only {number} accesses were checked"
+    since = guest.log_position()
+    guest.sh(f"echo 1 >{parameters}/access_break")
+    try:
+        guest.check_kernel(since=since)
+    except KernelComplaint as e:
+        assert "vmcomm: write of 8 bytes at 0 of the region" in str(e), e
+    else:
+        raise AssertionError("a wrong access was not reported")
+    finally:
+        guest.forgive_kernel()
+    return number
 
 
 class Member:
@@ -31,7 +49,7 @@ class Member:
     # -- module and device -----------------------------------------------------------------------
 
     def load(self, **parameters):
-        self.guest.insmod(paths.module(self.guest.kernel), **parameters)
+        self.guest.insmod(paths.module(self.guest.kernel, self.cluster.kind), **parameters)
 
     def unload(self):
         """Seconds that it took."""
@@ -118,12 +136,14 @@ class Cluster:
     outsiders  more guests on the network that are no members
 
     memory is the region's size, memory_mib that of each guest; module: parameters of the module;
-    join=False: neither module nor device yet; keeper: Host has vmcommd, too; the rest goes to Lab.guest.
+    join=False: neither module nor device yet; keeper: Host has vmcommd, too; kind: which build of the
+    module (lab.paths.module); the rest goes to Lab.guest.
     """
 
     def __init__(self, lab, number=2, *, outsiders=0, memory="64M", slots=None, join=True, net=None,
-                 module=(), memory_mib=512, keeper=Keeper, **machine):
+                 module=(), kind="module", memory_mib=512, keeper=Keeper, **machine):
         self.lab = lab
+        self.kind = kind
         self.net = net or lab.net()
         base = len(lab.guests_made)
         guests = [lab.guest(f"g{base + i + 1}", net=self.net, wait=False, memory=memory_mib, **machine)

@@ -2,6 +2,7 @@
 """One guest: boot, commands, devices, death."""
 
 import contextlib
+import json
 import os
 import signal
 import tempfile
@@ -302,6 +303,12 @@ class Guest:
         """A position in the kernel log, after all messages up to now; for check_kernel(since=)."""
         self._agent.sync()
         return len(self.log.lines)
+
+    def sent_bytes(self):
+        """What its NIC has sent so far, by the host's counter of its tap."""
+        net, tap = next(iter(self._taps.items()))
+        shown = json.loads(net.run(["ip", "-s", "-j", "link", "show", "dev", tap]).stdout)
+        return shown[0]["stats64"]["rx"]["bytes"]
 
     def check_kernel(self, since=0, ignore=()):
         """Raise KernelComplaint if the kernel logged a BUG, WARNING, stall or the like.

@@ -10,10 +10,13 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("VMCOMM_BUILD") or ROOT / "build")
 
 
-def module(kernel):
-    """vmcomm.ko for a lab.kernel.Kernel, as scripts/build.sh module RELEASE makes it."""
-    path = BUILD / "module" / kernel.release / "guest" / "linux" / "vmcomm.ko"
-    return _there(path, f"scripts/build.sh module {kernel.release}")
+def module(kernel, kind="module"):
+    """vmcomm.ko for a lab.kernel.Kernel, as scripts/build.sh KIND RELEASE makes it.
+
+    kind "checked": it checks each access to shared memory (guest/linux/access.c).
+    """
+    path = BUILD / kind / kernel.release / "guest" / "linux" / "vmcomm.ko"
+    return _there(path, f"scripts/build.sh {kind} {kernel.release}")
 
 
 def built(name):
