@@ -127,6 +127,7 @@ START_TEST(limits)
 	size_t n = 0, i, max = LIBVIRT_XML_MAX + 1;
 	char *text = malloc(max + 1);
 
+	ck_assert_ptr_nonnull(text);
 	/* many addresses */
 	n = (size_t)sprintf(text, "<domain><metadata><vmcomm:member " NS " group='g'>");
 	for (i = 1; i <= 9; i++)
