@@ -298,6 +298,39 @@ static void daemon_vms(struct doctor *d)
 	json_decref(last);
 }
 
+/* Domains of libvirt are members. */
+static void host_libvirt(struct doctor *d, json_t *info)
+{
+	static const char local[] = "/etc/apparmor.d/local/abstractions/libvirt-qemu";
+	static const char hook[] = "/etc/libvirt/hooks/qemu.d/vmcomm";
+	const char *uri = cli_get_string(info, "libvirt_uri");
+	char line[256];
+	bool rule = false;
+	FILE *f;
+
+	if (json_is_true(json_object_get(info, "libvirt_connected")))
+		finding(d, GOOD, "libvirt", "for save, managedsave, snapshots with memory and migrations by other "
+			"programs: vmcommctl exec VM -- COMMAND", "connected to %s", uri);
+	else
+		finding(d, BAD, "libvirt", "systemctl start libvirtd; journalctl -u vmcommd",
+			"vmcommd has no connection to %s", uri);
+	if (access(hook, X_OK))
+		finding(d, NOTE, "hook", "link it to vmcomm-libvirt-hook and restart libvirtd", "%s is not "
+			"there: a domain with a wrong key starts, and stays on TCP", hook);
+	if (!read_line("/sys/module/apparmor/parameters/enabled", line, sizeof(line)) || line[0] != 'Y')
+		return;
+	f = fopen(local, "re");
+	while (f && fgets(line, sizeof(line), f))
+		rule |= line[0] != '#' && strstr(line, "vmcomm-qemu");
+	if (f)
+		fclose(f);
+	if (rule)
+		finding(d, GOOD, "apparmor", NULL, "QEMU may connect to slots");
+	else
+		finding(d, NOTE, "apparmor", "add a line to it: include <abstractions/vmcomm-qemu>", "%s does not "
+			"let QEMU connect to slots", local);
+}
+
 static void host(struct doctor *d, bool is_guest)
 {
 	char why[512];
@@ -322,6 +355,8 @@ static void host(struct doctor *d, bool is_guest)
 	if (strcmp(cli_get_string(info, "version"), VMCOMM_VERSION))
 		finding(d, NOTE, "vmcommd", "systemctl restart vmcommd (VMs go on)",
 			"it runs another version than vmcommctl %s", VMCOMM_VERSION);
+	if (json_object_get(info, "libvirt_uri"))
+		host_libvirt(d, info);
 	json_decref(info);
 	daemon_groups(d);
 	daemon_vms(d);

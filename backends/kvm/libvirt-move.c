@@ -221,8 +221,13 @@ static void finish_run(struct move *v)
 	char why[300];
 	int err = 0;
 
-	if (where(v) || v->place == VMCOMM_PLACE_ENDED)
+	if (where(v))
 		return;
+	if (v->place == VMCOMM_PLACE_ENDED) {
+		if (v->go_on)
+			failed(v, -ENOENT, "the domain has ended");
+		return;
+	}
 	dom = libvirt_call_domain(v->uuid, &err, v->text, sizeof(v->text));
 	if (!dom) {
 		v->err = err;

@@ -404,25 +404,17 @@ static void disconnected(void *arg, const char *why)
 
 /* -- in response -- */
 
-static void attached(void *arg, const struct vmcomm_error *e)
-{
-	struct vm *vm = arg;
-
-	/* Nobody has asked for it, and a guest that boots takes its time: it joins when it can. */
-	if (e->code == -ETIME)
-		vm->problem[0] = 0;
-}
-
 static void attach(struct vm *vm)
 {
-	static const struct op_callbacks cbs = {NULL, attached};
+	static const struct op_callbacks cbs = {NULL, NULL};
 	struct vmcomm_error e = {0};
 	struct op *op;
 
 	vm->attach_due = vm->full = false;
 	if (vm->connected || !vm->wanted || vm->refused)
 		return;
-	if (!op_start(vm, OP_ATTACH, &cbs, vm, &op, &e))
+	/* A guest that boots takes its time, and nobody waits. */
+	if (!op_start(vm, OP_PLUG, &cbs, NULL, &op, &e))
 		return;
 	vm->full = e.code == -ENOSPC;
 	snprintf(vm->problem, sizeof(vm->problem), "%s", e.text);
@@ -471,7 +463,7 @@ void domains_round(struct manager *m)
 {
 	struct vm *vm, *next;
 
-	if (!m->domains || !libvirt_connected(m->domains->libvirt))
+	if (!domains_connected(m))
 		return;
 	for (vm = m->vms; vm; vm = next) {
 		next = vm->next;
@@ -486,7 +478,7 @@ void domains_round(struct manager *m)
 
 void domains_look(struct manager *m, const uint8_t uuid[16])
 {
-	if (m->domains && libvirt_connected(m->domains->libvirt))
+	if (domains_connected(m))
 		libvirt_look(m->domains->libvirt, uuid);
 }
 
@@ -500,6 +492,11 @@ void domains_removed(const struct vm *vm)
 	i = d->removed_next++ % REMOVED_MAX;
 	memcpy(d->removed[i].uuid, vm->uuid, 16);
 	d->removed[i].id = vm->domain_id;
+}
+
+bool domains_connected(const struct manager *m)
+{
+	return m->domains && libvirt_connected(m->domains->libvirt);
 }
 
 int domains_init(struct manager *m, struct vmcomm_error *e)

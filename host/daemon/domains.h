@@ -19,6 +19,7 @@
 /* Connect to libvirt if the configuration wants it. Return: 0; negative errno and @e. */
 int domains_init(struct manager *m, struct vmcomm_error *e);
 void domains_free(struct manager *m);
+bool domains_connected(const struct manager *m);
 /* Once a second: what had to wait. */
 void domains_round(struct manager *m);
 /* Look at a domain that is no member. */
@@ -41,6 +42,10 @@ static inline int domains_init(struct manager *m, struct vmcomm_error *e)
 }
 static inline void domains_free(struct manager *m)
 {
+}
+static inline bool domains_connected(const struct manager *m)
+{
+	return false;
 }
 static inline void domains_round(struct manager *m)
 {

@@ -199,7 +199,12 @@ struct op_callbacks {
 	/* after it the operation is gone; for OP_REMOVE the VM, too, when err is 0 */
 	void (*done)(void *arg, const struct vmcomm_error *e);
 };
-enum op_kind { OP_ATTACH, OP_DETACH, OP_REMOVE };
+enum op_kind {
+	OP_ATTACH,
+	OP_PLUG, /* attach, but the guest's module may come when it likes */
+	OP_DETACH,
+	OP_REMOVE,
+};
 int op_start(struct vm *vm, enum op_kind kind, const struct op_callbacks *cb, void *arg,
 	     struct op **op, struct vmcomm_error *e);
 void op_forget_caller(struct op *op); /* who asked is gone; the operation goes on */

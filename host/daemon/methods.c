@@ -139,12 +139,17 @@ static struct vm *need_vm(struct client *c, json_t *params, struct vmcomm_error 
 static void do_info(struct client *c, json_t *params, struct vmcomm_error *e)
 {
 	struct manager *m = client_manager(c);
+	json_t *o;
 
-	client_reply(c, json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:[i, i]}", "version",
-				  VMCOMM_VERSION, "backend", m->config.backend, "pid", (int)getpid(),
-				  "runtime_dir", m->config.runtime_dir, "state_dir",
-				  m->config.state_dir, "config", m->config.file, "abi",
-				  VMCOMM_ABI_MAJOR, VMCOMM_ABI_MINOR));
+	o = json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:[i, i]}", "version", VMCOMM_VERSION, "backend",
+		      m->config.backend, "pid", (int)getpid(), "runtime_dir", m->config.runtime_dir,
+		      "state_dir", m->config.state_dir, "config", m->config.file, "abi",
+		      VMCOMM_ABI_MAJOR, VMCOMM_ABI_MINOR);
+	if (m->domains) {
+		json_object_set_new(o, "libvirt_uri", json_string(m->config.libvirt_uri));
+		json_object_set_new(o, "libvirt_connected", json_boolean(domains_connected(m)));
+	}
+	client_reply(c, o);
 }
 
 static void do_group_add(struct client *c, json_t *params, struct vmcomm_error *e)

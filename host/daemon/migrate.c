@@ -872,6 +872,8 @@ static void undo_runs(void *arg, int err, const char *text)
 {
 	struct migration *mg = arg;
 
+	if (err == -ENOENT)
+		mg->place = VMCOMM_PLACE_ENDED;
 	if (err)
 		event(mg, "it cannot be let run here: %s", text);
 	vmcomm_backend_job_free(mg->job);

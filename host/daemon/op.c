@@ -3,6 +3,7 @@
  * op.c - attach, detach and remove: operations on a VM that take time
  *
  *   attach:  [PLUG]  ->  GUEST
+ *   plug:    [PLUG]
  *   detach:  LEAVE  ->  UNPLUG  ->  RELEASE
  *   remove:  as detach, then the VM is no member any more
  *
@@ -116,6 +117,8 @@ static void plug_done(void *arg, int err, const char *text)
 	/* @text belongs to the job. */
 	if (err)
 		finish(op, backend_error(err), "vm '%s': cannot plug the device in: %s", op->vm->name, text);
+	else if (op->kind == OP_PLUG)
+		finish(op, 0, "%s", "");
 	else
 		guest_wait(op);
 	vmcomm_backend_job_free(op->job);
@@ -155,7 +158,10 @@ static int attach_begin(struct op *op, struct vmcomm_error *e)
 		/* A vmcommd that was killed may have asked it to leave. */
 		if (vm->group->table.slot[vm->slot].state == VMCOMM_SLOT_LEAVING)
 			vm_set_state(vm, VMCOMM_SLOT_LIVE);
-		guest_wait(op);
+		if (op->kind == OP_PLUG)
+			finish(op, 0, "%s", "");
+		else
+			guest_wait(op);
 		return 0;
 	}
 	if (!control(vm)) {
@@ -474,7 +480,7 @@ int op_start(struct vm *vm, enum op_kind kind, const struct op_callbacks *cb, vo
 	sd_event_source_set_enabled(op->timer, SD_EVENT_OFF);
 	vm->op = op;
 	vm->problem[0] = vm->refused ? vm->problem[0] : 0;
-	err = kind == OP_ATTACH ? attach_begin(op, e) : detach_begin(op, e);
+	err = kind == OP_ATTACH || kind == OP_PLUG ? attach_begin(op, e) : detach_begin(op, e);
 	if (err) {
 		op_free(op);
 		return err;

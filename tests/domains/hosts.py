@@ -195,7 +195,10 @@ class Doorman:
             self._listen()
 
     def _look(self, directory):
-        for name in os.listdir(directory) if os.path.isdir(directory) else ():
+        names = []
+        with contextlib.suppress(OSError):
+            names = os.listdir(directory)
+        for name in names:
             path = f"{directory}/{name}"
             with contextlib.suppress(OSError):
                 stamp = os.stat(path).st_ino, os.stat(path).st_ctime_ns

@@ -4,6 +4,7 @@
 	test_libvirt.py BUILD
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -164,6 +165,8 @@ class Domains(Case):
                          (UUID, "blue", ["10.0.0.1"], True))
         self.assertIn("cannot plug the device in", vm["problem"])
         self.assertNotIn("db", self.d.vms())
+        found = {f["check"]: f for f in json.loads(self.d.ctl("doctor", expect=None))["findings"]}
+        self.assertIn("vmcommctl exec VM --", found["libvirt"]["advice"])
         # by command it leaves, until it starts again
         self.d.ctl("vm", "remove", "web", "--key-file", self.d.group_key("blue"))
         time.sleep(1.5)
