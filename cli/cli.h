@@ -88,6 +88,7 @@ int cmd_vm_show(const struct cli *o);
 int cmd_vm_attach(const struct cli *o);
 int cmd_vm_detach(const struct cli *o);
 int cmd_vm_remove(const struct cli *o);
+int cmd_vm_start(const struct cli *o);
 int cmd_conn_list(const struct cli *o);
 int cmd_stats(const struct cli *o);
 int cmd_migrate(const struct cli *o);

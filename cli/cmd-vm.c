@@ -58,6 +58,11 @@ int cmd_vm_add(const struct cli *o)
 	}
 	printf("vm %s is a member of group %s, uuid %s\n", o->name, o->group,
 	       cli_get_string(vm, "uuid"));
+	if (!json_object_get(vm, "socket")) {
+		printf("it gets its device when it starts; if it runs:  vmcommctl vm attach %s\n", o->name);
+		json_decref(last);
+		return 0;
+	}
 	if (o->qmp)
 		printf("plug it in:  vmcommctl vm attach %s\n", o->name);
 	printf("%s -chardev socket,id=vmcomm0c,path=%s -device "

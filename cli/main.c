@@ -33,6 +33,7 @@ static const struct command commands[] = {
 	{"vm", "remove", "NAME", "k", cmd_vm_remove, "end a membership; needs the group's key"},
 	{"vm", "attach", "NAME", "k", cmd_vm_attach, "plug the device into the running VM"},
 	{"vm", "detach", "NAME", "", cmd_vm_detach, "unplug it; connections go on over TCP"},
+	{"vm", "start", "CONFIG", "gkau", cmd_vm_start, "start a Xen domain with its device"},
 	{"vm", "list", NULL, "g", cmd_vm_list, "list the members"},
 	{"vm", "show", "NAME", "", cmd_vm_show, "one member with all that is known"},
 	{"migrate", NULL, "VM HOST", "wtC", cmd_migrate, "move a VM to another host, connections and all"},
@@ -114,6 +115,8 @@ static void usage(FILE *out)
 	      "  --qmp PATH          QMP socket of its QEMU, for attach and detach\n"
 	      "  --uuid UUID, --bus BUS, --user USER\n"
 	      "  --incoming          it comes by migration, into the QEMU at --qmp\n"
+	      "vm start:\n"
+	      "  --group, --key-file, --address, --uuid   make it a member first, as vm add\n"
 	      "migrate:\n"
 	      "  --bandwidth SIZE    bytes per second, such as 100M\n"
 	      "  --postcopy          libvirt: the VM runs there before all of its memory is\n"

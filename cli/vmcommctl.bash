@@ -33,6 +33,7 @@ _vmcommctl()
 		case "${words[0]} ${words[1]}" in
 		"group add") opts+=" --slots --memory --chunk --key-file --exclude-ports --exclude-addresses" ;;
 		"vm add") opts+=" --group --key-file --address --uuid --qmp --bus --user --incoming" ;;
+		"vm start") opts+=" --group --key-file --address --uuid" ;;
 		"migrate "*) opts+=" --bandwidth --timeout --postcopy --cancel" ;;
 		"vm remove" | "vm attach") opts+=" --key-file" ;;
 		"vm list") opts+=" --group" ;;
@@ -44,11 +45,15 @@ _vmcommctl()
 	case "${#words[@]} ${words[0]} ${words[1]}" in
 	"0 "*) w="group vm migrate exec conn stats doctor" ;;
 	"1 group "*) w="add list show remove release" ;;
-	"1 vm "*) w="add remove attach detach list show" ;;
+	"1 vm "*) w="add remove attach detach start list show" ;;
 	"1 conn "*) w="list" ;;
 	"1 stats "* | "1 migrate "* | "1 exec "*) w=$(_vmcommctl_names vm) ;;
 	"2 group show" | "2 group remove" | "2 group release") w=$(_vmcommctl_names group) ;;
 	"2 vm remove" | "2 vm attach" | "2 vm detach" | "2 vm show") w=$(_vmcommctl_names vm) ;;
+	"2 vm start")
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
 	*) w= ;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$w" -- "$cur")

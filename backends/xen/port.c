@@ -7,8 +7,8 @@
  * the domain it is the backend of device/vmcomm/0:
  *
  *   - it grants the domain a copy of the header and the location table, and keeps that up to date;
- *   - it keeps a copy of the domain's slot page and list of plain connections in the region, where
- *     vmcommd looks;
+ *   - it keeps a copy of the domain's slot page and lists of connections in the region, where vmcommd
+ *     looks (view.c has those in shared memory);
  *   - it hands the notes of members to each other ("peer/N"), which only the two may read, and tells
  *     them each other's domain ids ("member/N").
  *
@@ -38,6 +38,7 @@
 
 #include "layout.h"
 #include "location.h"
+#include "view.h"
 
 #define TICK_MS		100
 #define CLOSE_MS	10000 /* that the frontend has for leaving */
@@ -65,6 +66,7 @@ struct port {
 	uint8_t *table;	  /* the copy of its first pages that the domain has */
 	unsigned int table_pages;
 	void *slot_page;  /* the domain's, mapped; NULL: not connected */
+	struct view view;
 	int port;	  /* event channel to the domain; -1: none */
 	int frontend_state;
 	bool closing;
@@ -290,6 +292,8 @@ static int table_share(struct port *p)
 
 static void slot_unmap(struct port *p)
 {
+	if (p->base)
+		view_close(&p->view);
 	if (p->slot_page)
 		xengnttab_unmap(p->map, p->slot_page, SLOT_PAGES);
 	p->slot_page = NULL;
@@ -302,7 +306,7 @@ static void slot_unmap(struct port *p)
 static void slot_map(struct port *p)
 {
 	char *text = node_read(p, p->frontend, "slot-refs"), *at, *word;
-	long remote = node_number(p, p->frontend, "event-channel");
+	long remote = node_number(p, p->frontend, "event-channel"), view;
 	uint32_t ref[SLOT_PAGES];
 	unsigned int n = 0;
 
@@ -316,6 +320,9 @@ static void slot_map(struct port *p)
 		say(p, "cannot map the domain's slot page: %s", strerror(errno));
 		return;
 	}
+	view = node_number(p, p->frontend, "view-ref");
+	if (view > 0)
+		view_open(&p->view, (uint32_t)view);
 	p->port = xenevtchn_bind_interdomain(p->evtchn, p->domid, (evtchn_port_t)remote);
 	if (p->port < 0)
 		say(p, "cannot bind the domain's event channel: %s", strerror(errno));
@@ -324,13 +331,15 @@ static void slot_map(struct port *p)
 }
 
 /* Into the region, where vmcommd looks. */
-static void slot_copy(struct port *p, bool plain)
+static void slot_copy(struct port *p, bool lists)
 {
 	if (!p->slot_page)
 		return;
 	memcpy(vmcomm_layout_slot(&p->lay, p->base, p->slot), p->slot_page, VMCOMM_PAGE);
-	if (plain)
-		memcpy(vmcomm_layout_plain(&p->lay, p->base, p->slot),
+	if (!lists)
+		return;
+	view_copy(&p->view);
+	memcpy(vmcomm_layout_plain(&p->lay, p->base, p->slot),
 		       (uint8_t *)p->slot_page + VMCOMM_PAGE, PLAIN_PAGES * VMCOMM_PAGE);
 }
 
@@ -634,6 +643,8 @@ int main(int argc, char **argv)
 		say(&p, "%s: %s", socket_path, strerror(-err));
 		return 1;
 	}
+	p.view = (struct view){.map = p.map, .domid = p.domid, .slot = p.slot, .lay = &p.lay,
+			       .base = p.base};
 	err = device_create(&p);
 	if (err) {
 		say(&p, "cannot make the device: %s", strerror(-err));

@@ -21,7 +21,7 @@
 
 #include <xenstore.h>
 
-#include "../../host/daemon/backend.h"
+#include "xen.h"
 
 #define POLL_USEC      100000
 #define ATTACH_SECONDS 20
@@ -306,4 +306,5 @@ const struct vmcomm_backend vmcomm_backend_xen = {
 	.by_name = true,
 	.attach = xen_attach,
 	.detach = xen_detach,
+	.watch = vmcomm_xen_watch,
 };

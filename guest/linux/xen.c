@@ -80,6 +80,7 @@ struct vmcomm_xen {
 	void *mem; /* slot page, plain table, pair pages, chunks */
 	void *heap;
 	u32 *slot_ref; /* granted to dom0 */
+	struct vmcomm_xview view;
 	u32 host_port;
 	int host_irq;
 	bool up;
@@ -98,6 +99,8 @@ struct vmcomm_xen {
 static struct vmcomm_xen vmcomm_xv;
 static bool vmcomm_xen_registered;
 
+static struct vmcomm_abi_pair *vmcomm_xen_pair_page(struct vmcomm_node *node, u32 owner, u32 peer);
+
 static void vmcomm_xen_kick(struct vmcomm_xen *xv, unsigned long delay)
 {
 	mod_delayed_work(vmcomm_wq, &xv->work, delay);
@@ -106,7 +109,7 @@ static void vmcomm_xen_kick(struct vmcomm_xen *xv, unsigned long delay)
 /* --- granting ------------------------------------------------------------------------------------ */
 
 /* Any context. Return: 0 or -EMFILE. */
-static int vmcomm_xen_grant(u16 domid, const void *page, u32 *ref)
+int vmcomm_xen_grant(u16 domid, const void *page, u32 *ref)
 {
 	int r = gnttab_grant_foreign_access(domid, xen_page_to_gfn(vmalloc_to_page(page)), 1);
 
@@ -117,7 +120,7 @@ static int vmcomm_xen_grant(u16 domid, const void *page, u32 *ref)
 }
 
 /* Return: true if the reference is free (now); false: somebody still maps the page. */
-static bool vmcomm_xen_revoke(u32 *ref)
+bool vmcomm_xen_revoke(u32 *ref)
 {
 	if (*ref && !gnttab_try_end_foreign_access(*ref))
 		return false;
@@ -386,6 +389,27 @@ static void vmcomm_xen_tidy(struct vmcomm_xen *xv, int slot)
 	}
 }
 
+/* What dom0 lists our connections by. */
+static void vmcomm_xen_show(struct vmcomm_xen *xv)
+{
+	const struct vmcomm_abi_pair *pair;
+	u32 slot, i, chunk;
+
+	if (!xv->view.page)
+		return;
+	for (slot = 0; slot < xv->lay.slots; slot++) {
+		pair = xv->peer[slot].cookie ? vmcomm_xen_pair_page(NULL, xv->slot, slot) : NULL;
+		vmcomm_xview_pair(&xv->view, slot, pair);
+		for (i = 0; pair && i < VMCOMM_CCB_CHUNKS_MAX; i++) {
+			chunk = vmcomm_load32(&pair->ccb_chunk[i]);
+			if (chunk && chunk <= xv->own.chunks)
+				vmcomm_xview_chunk(&xv->view, chunk - 1, (u8 *)xv->heap +
+						   ((u64)(chunk - 1) << xv->lay.chunk_shift));
+		}
+	}
+	vmcomm_xview_round(&xv->view);
+}
+
 static void vmcomm_xen_sweep(struct work_struct *work)
 {
 	struct vmcomm_xen *xv = container_of(to_delayed_work(work), struct vmcomm_xen, sweep);
@@ -393,6 +417,7 @@ static void vmcomm_xen_sweep(struct work_struct *work)
 	mutex_lock(&xv->mutex);
 	if (!xv->down && xv->up) {
 		vmcomm_xen_tidy(xv, -1);
+		vmcomm_xen_show(xv);
 		queue_delayed_work(vmcomm_wq, &xv->sweep, HZ);
 	}
 	mutex_unlock(&xv->mutex);
@@ -826,6 +851,7 @@ static bool vmcomm_xen_release(struct vmcomm_xen *xv, bool forced)
 	n = 1 + VMCOMM_XEN_PLAIN_PAGES;
 	for (i = 0; xv->slot_ref && i < n; i++)
 		all &= vmcomm_xen_revoke(&xv->slot_ref[i]);
+	all &= vmcomm_xview_deinit(&xv->view, forced);
 	for (i = 0; i < VMCOMM_SLOTS_MAX; i++)
 		all &= vmcomm_xen_peer_unshare(xv, i);
 	if (!all && !forced)
@@ -935,6 +961,11 @@ static int vmcomm_xen_for_host(struct vmcomm_xen *xv)
 		xenbus_free_evtchn(xv->dev, port);
 		return err;
 	}
+	/* Connections are not listed then. */
+	if (vmcomm_xview_init(&xv->view, xv->dev->otherend_id, xv->chunk_pages))
+		xenbus_rm(XBT_NIL, xv->dev->nodename, "view-ref");
+	else
+		xenbus_printf(XBT_NIL, xv->dev->nodename, "view-ref", "%u", xv->view.ref);
 	err = xenbus_printf(XBT_NIL, xv->dev->nodename, "event-channel", "%u", port);
 	return err ?: xenbus_printf(XBT_NIL, xv->dev->nodename, "slot-refs", "%s", text);
 }
@@ -1101,11 +1132,6 @@ static int vmcomm_xen_probe(struct xenbus_device *dev, const struct xenbus_devic
 			xv->dev->nodename);
 		return -EBUSY;
 	}
-	if (!xen_feature(XENFEAT_auto_translated_physmap)) {
-		dev_err(&dev->dev, "this is a PV guest: its page tables cannot map a peer's memory as a "
-			"whole yet; connections stay on TCP\n");
-		return -EOPNOTSUPP;
-	}
 	xv->dev = dev;
 	xv->down = false;
 	xv->closed = false;
@@ -1158,10 +1184,21 @@ static void vmcomm_xen_remove(struct xenbus_device *dev)
 /* Still the old domain: peers, xenstore and event channels work. */
 static int vmcomm_xen_freeze(struct device *dev)
 {
-	vmcomm_xen_stop(&vmcomm_xv);
-	mutex_lock(&vmcomm_xv.mutex);
-	vmcomm_xen_release(&vmcomm_xv, false);
-	mutex_unlock(&vmcomm_xv.mutex);
+	struct vmcomm_xen *xv = &vmcomm_xv;
+	unsigned long end = jiffies + HZ;
+	bool done;
+
+	vmcomm_xen_stop(xv);
+	/* dom0 lets go of our pages then. */
+	if (xv->dev->state == XenbusStateConnected)
+		xenbus_switch_state(xv->dev, XenbusStateInitialising);
+	do {
+		mutex_lock(&xv->mutex);
+		done = vmcomm_xen_release(xv, false);
+		mutex_unlock(&xv->mutex);
+		if (!done)
+			msleep(20);
+	} while (!done && time_before(jiffies, end));
 	return 0;
 }
 

@@ -1,36 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/*
- * xen.h - what two frontends, and a frontend and dom0, agree on besides libvmcomm/abi.h
- *
- * docs/xen.md has the xenstore nodes. All that a VM shares it grants read-only, to one domain.
- */
+/* xen.h - parts of the Xen transport */
 #ifndef VMCOMM_XEN_H
 #define VMCOMM_XEN_H
 
-#include <linux/build_bug.h>
+#include "xen-abi.h"
 
-#include "abi.h"
-
-#define VMCOMM_XEN_MAGIC 0x6e657876 /* "vxen" */
-#define VMCOMM_XEN_VERSION 1
-#define VMCOMM_XEN_TABLES_MAX 128
-
-/*
- * The directory page of a VM for one peer: grant references, 0 is none. The references of chunk c's
- * page i are at index c * pages-of-a-chunk + i of the reference tables, 1024 in each.
- */
-struct vmcomm_xen_dir {
-	vmcomm_le32 magic;
-	vmcomm_le32 version;
-	vmcomm_le32 slot_page; /* struct vmcomm_abi_slot */
-	vmcomm_le32 pair[2];
-	vmcomm_le32 tables;
-	vmcomm_le32 table[VMCOMM_XEN_TABLES_MAX];
-	vmcomm_u8 pad[VMCOMM_PAGE - 6 * 4 - VMCOMM_XEN_TABLES_MAX * 4];
-};
-static_assert(sizeof(struct vmcomm_xen_dir) == VMCOMM_PAGE);
-
-#define VMCOMM_XEN_PER_TABLE (VMCOMM_PAGE / 4)
+/* xen.c: let @domid read a page of vmalloc()'s; take it back. Any context. */
+int vmcomm_xen_grant(u16 domid, const void *page, u32 *ref);
+bool vmcomm_xen_revoke(u32 *ref);
 
 /* xenmap.c: pages of other domains in one piece of address space */
 struct vmcomm_xmap {
@@ -38,6 +15,7 @@ struct vmcomm_xmap {
 	u32 mapped;
 	void *va;
 	struct page **pages;
+	u64 *entry; /* PV guests: machine addresses of the page table entries; otherwise NULL */
 	u32 *handle;
 };
 
@@ -45,5 +23,21 @@ struct vmcomm_xmap *vmcomm_xmap_new(u32 count);
 void vmcomm_xmap_free(struct vmcomm_xmap *map);
 int vmcomm_xmap_map(struct vmcomm_xmap *map, u16 domid, const u32 *ref);
 void vmcomm_xmap_unmap(struct vmcomm_xmap *map);
+
+/* xenview.c: what dom0 needs for a list of our connections */
+struct vmcomm_xview {
+	struct vmcomm_xen_view *page; /* shared */
+	struct vmcomm_xen_view *own;  /* the same as we know it */
+	u32 ref;
+	u32 chunk_pages;
+	u16 domid;
+	DECLARE_BITMAP(seen, VMCOMM_XEN_VIEW_WORDS); /* rows */
+};
+
+int vmcomm_xview_init(struct vmcomm_xview *view, u16 domid, u32 chunk_pages);
+bool vmcomm_xview_deinit(struct vmcomm_xview *view, bool forget);
+void vmcomm_xview_pair(struct vmcomm_xview *view, u32 slot, const void *pages);
+void vmcomm_xview_chunk(struct vmcomm_xview *view, u32 chunk, const void *pages);
+void vmcomm_xview_round(struct vmcomm_xview *view);
 
 #endif

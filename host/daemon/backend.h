@@ -85,6 +85,12 @@ struct vmcomm_backend {
 		      const struct vmcomm_backend_callbacks *cb, void *arg,
 		      struct vmcomm_backend_job **job);
 	/*
+	 * Tell when a VM begins to run here or gets its name, by what it is found by (control), and of
+	 * all that run when this is called. NULL: VMs bring their device along when they start.
+	 */
+	int (*watch)(sd_event *event, void (*appeared)(void *arg, const char *control), void *arg,
+		     struct vmcomm_backend_job **job);
+	/*
 	 * Destination of a migration. listening() says that it may begin, with a URI (an empty one: only
 	 * the operator knows). done(0): the VM lives here; done(-EINPROGRESS): nothing waits for it;
 	 * otherwise it will not come. @listen: address to listen at; NULL: only watch, do not listen.

@@ -72,6 +72,38 @@ void manager_poll_vm(struct vm *vm)
 	}
 }
 
+/* VMs that have begun to run get their device as soon as they have a slot. */
+static void give_devices(struct manager *m)
+{
+	static const struct op_callbacks nobody;
+	struct vmcomm_error e = {0};
+	struct op *op;
+	struct vm *vm;
+
+	for (vm = m->vms; vm; vm = vm->next) {
+		if (!vm->appeared || vm_idle(vm, &e))
+			continue;
+		if (!vm->wanted || vm->refused || vm->connected)
+			vm->appeared = false;
+		else if (vm->slot >= 0) {
+			vm->appeared = false;
+			if (op_start(vm, OP_PLUG, &nobody, NULL, &op, &e))
+				log_warning("%s", e.text);
+		}
+	}
+}
+
+static void vm_appeared(void *arg, const char *control)
+{
+	struct manager *m = arg;
+	struct vm *vm = vm_find(m, control);
+
+	if (!vm)
+		return;
+	vm->appeared = true;
+	give_devices(m);
+}
+
 static int round_ready(sd_event_source *s, uint64_t usec, void *arg)
 {
 	struct manager *m = arg;
@@ -85,6 +117,7 @@ static int round_ready(sd_event_source *s, uint64_t usec, void *arg)
 		group_maintain(g);
 	}
 	domains_round(m);
+	give_devices(m);
 	sd_event_source_set_time_relative(s, 1000000);
 	sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
 	return 0;
@@ -271,6 +304,12 @@ int manager_init(struct manager *m, sd_event *event, const char *config_file, bo
 	if (err)
 		return vmcomm_error_set(e, err, "cannot write %s/state.json: %s",
 					m->config.state_dir, strerror(-err));
+	if (m->backend && m->backend->watch) {
+		err = m->backend->watch(event, vm_appeared, m, &m->watch);
+		if (err)
+			return vmcomm_error_set(e, err, "backend %s: cannot see VMs start: %s",
+						m->backend->name, strerror(-err));
+	}
 	err = sd_event_add_time_relative(event, &m->timer, CLOCK_MONOTONIC, 1000000, 50000,
 					 round_ready, m);
 	return err < 0 ? vmcomm_error_set(e, err, "no timer") : 0;
@@ -282,6 +321,7 @@ void manager_deinit(struct manager *m)
 		vm_free(m->vms);
 	while (m->groups)
 		group_free(m->groups);
+	vmcomm_backend_job_free(m->watch);
 	sd_event_source_disable_unref(m->timer);
 	sd_event_unref(m->event);
 	if (m->lock_fd >= 0)

@@ -86,6 +86,7 @@ struct vm {
 	int domain_id;	 /* 0: not known */
 	int64_t uid;	 /* that its QEMU runs as; -1: not known */
 	bool wanted;
+	bool appeared; /* it has begun to run: give it its device */
 	int slot; /* -1: none */
 	uint64_t generation;
 	uint64_t number; /* location number */
@@ -119,6 +120,7 @@ struct manager {
 	const struct vmcomm_backend *backend; /* NULL: VMs are attached by the operator */
 	struct group *groups;
 	struct vm *vms;
+	struct vmcomm_backend_job *watch; /* for VMs that begin to run */
 	sd_event_source *timer;
 	uint8_t host_id[VMCOMM_HOST_ID_MAX];
 	uint32_t host_id_len;
@@ -207,6 +209,8 @@ enum op_kind {
 };
 int op_start(struct vm *vm, enum op_kind kind, const struct op_callbacks *cb, void *arg,
 	     struct op **op, struct vmcomm_error *e);
+/* Does the one that goes on do what is asked for, and nobody waits for it? Then op_start() joins it. */
+bool op_joinable(const struct vm *vm, enum op_kind kind);
 void op_forget_caller(struct op *op); /* who asked is gone; the operation goes on */
 void op_vm_changed(struct vm *vm);    /* the VM's slot or control area changed: go on */
 void op_abort(struct vm *vm);

@@ -380,7 +380,8 @@ static void start_op(struct client *c, struct vm *vm, enum op_kind kind, struct 
 		return;
 	}
 	/* A VM that is still to come may be removed: nothing has begun. */
-	if (vm_idle(vm, e) && !(kind == OP_REMOVE && vm->incoming && !vm->op)) {
+	if (vm_idle(vm, e) && !(kind == OP_REMOVE && vm->incoming && !vm->op) &&
+	    !(op_joinable(vm, kind) && !vm->move && !vm->incoming)) {
 		free(w);
 		return;
 	}
@@ -411,7 +412,7 @@ static void do_vm_attach(struct client *c, json_t *params, struct vmcomm_error *
 	}
 	vmcomm_key_wipe(key);
 	if (!e->code)
-		start_op(c, vm, OP_ATTACH, e);
+		start_op(c, vm, json_is_false(json_object_get(params, "wait")) ? OP_PLUG : OP_ATTACH, e);
 }
 
 static void do_vm_detach(struct client *c, json_t *params, struct vmcomm_error *e)

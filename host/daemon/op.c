@@ -455,12 +455,25 @@ void op_vm_changed(struct vm *vm)
 		again_soon(vm->op, 0);
 }
 
+bool op_joinable(const struct vm *vm, enum op_kind kind)
+{
+	return vm->op && vm->op->kind == OP_PLUG && !vm->op->cb.done &&
+	       (kind == OP_ATTACH || kind == OP_PLUG);
+}
+
 int op_start(struct vm *vm, enum op_kind kind, const struct op_callbacks *cb, void *arg,
 	     struct op **out, struct vmcomm_error *e)
 {
 	struct op *op;
 	int err;
 
+	if (op_joinable(vm, kind)) {
+		vm->op->kind = kind;
+		vm->op->cb = *cb;
+		vm->op->arg = arg;
+		*out = vm->op;
+		return 0;
+	}
 	if (vm->op)
 		return vmcomm_error_set(e, -EBUSY, "vm '%s': another operation is going on: wait for "
 					"it to end", vm->name);

@@ -386,7 +386,8 @@ json_t *vm_describe(const struct vm *vm)
 	json_object_set_new(o, "wanted", json_boolean(vm->wanted));
 	if (vm->qmp[0])
 		json_object_set_new(o, "qmp", json_string(vm->qmp));
-	if (!vm_socket_path(vm, path, sizeof(path)))
+	/* Where VMs are found by name they do not bring their device along. */
+	if (!(g->m->backend && g->m->backend->by_name) && !vm_socket_path(vm, path, sizeof(path)))
 		json_object_set_new(o, "socket", json_string(path));
 	if (vm->slot >= 0 && g->region) {
 		snprintf(text, sizeof(text), "%016llx", (unsigned long long)vm->number);

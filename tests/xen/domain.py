@@ -20,11 +20,13 @@ class Domain(Guest):
     kind      "pvh" or "pv"
     memory    MiB
     programs  absolute paths of the host's programs that it has besides busybox
+    modules   names of kernel modules that it loads besides xen-netfront
     config    more lines for its xl configuration
     xl        the configuration's path in dom0
     """
 
-    def __init__(self, host, name, *, kind="pvh", memory=160, programs=(), config=""):
+    def __init__(self, host, name, *, kind="pvh", memory=160, programs=(), modules=(),
+                 config=""):
         super().__init__(host.lab, name, host.kernel, None, Machine(memory=memory))
         self.host = host
         self.net = host.net
@@ -38,7 +40,7 @@ class Domain(Guest):
         self.xl = f"/etc/xen/{name}.cfg"
         host.put(self.xl, "\n".join([
             f'name="{name}"', f'type="{kind}"', f"memory={memory}", "vcpus=1",
-            f'kernel="{host.kernel_image()}"', f'ramdisk="{host.initramfs(programs)}"',
+            f'kernel="{host.kernel_image()}"', f'ramdisk="{host.initramfs(programs, modules)}"',
             f'extra="console=hvc0 quiet loglevel=5 panic=-1 lab.name={name} lab.ip={self.ip4}/24 '
             f'lab.ip6={self.ip6}/64 cryptomgr.notests random.trust_cpu=on '
             f'watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60"',

@@ -28,7 +28,7 @@ class XenHost(Guest):
     domains  the domUs that were made
     """
 
-    def __init__(self, lab, name="xen", *, net=None, memory=1280, dom0=512, words=""):
+    def __init__(self, lab, name="xen", *, net=None, memory=1408, dom0=512, words=""):
         super().__init__(lab, name, kernels.find(), net,
                          qemu.Machine(smp=2, memory=memory, board="i440fx"))
         self.domains = []
@@ -61,10 +61,10 @@ class XenHost(Guest):
         domain.create()
         return domain.wait_ready() if wait else domain
 
-    def domains_new(self, number, **options):
+    def domains_new(self, number, *, wait=True, **options):
         """NUMBER domUs u1, u2, ... started one after the other, booted in parallel."""
         made = [self.domain(f"u{i + 1}", wait=False, **options) for i in range(number)]
-        return [domain.wait_ready() for domain in made]
+        return [domain.wait_ready() if wait else domain for domain in made]
 
     def adopt(self, domain):
         """Called by Domain: number it."""
@@ -75,8 +75,8 @@ class XenHost(Guest):
         """The ELF file of the domUs' kernel, as dom0 sees it."""
         return self.kernel.boot_image()
 
-    def initramfs(self, programs):
-        return image.build(self.kernel, programs)
+    def initramfs(self, programs, modules=()):
+        return image.build(self.kernel, programs, modules)
 
     # -- what the hypervisor holds ------------------------------------------------------------------
 

@@ -13,10 +13,11 @@ _BUSYBOX = Path("/bin/busybox")
 _MODULES = ["xen-netfront"]
 
 
-def build(kernel, programs=()):
-    """Path of the (cached) initramfs for domUs with KERNEL; programs are absolute paths."""
+def build(kernel, programs=(), modules=()):
+    """Path of the (cached) initramfs for domUs with KERNEL; programs are absolute paths, modules names
+    of more kernel modules that it loads."""
     agent = initramfs.agent()
-    modules = kernels.module_files(kernel, _MODULES)
+    modules = kernels.module_files(kernel, [*_MODULES, *modules])
     files = _closure([Path(p) for p in programs])
     stamps = "".join(f"{p} {p.stat().st_size} {p.stat().st_mtime_ns}\n"
                      for p in [*modules, *files, _BUSYBOX])
