@@ -5,7 +5,7 @@ import statistics
 
 from lab import paths
 from lab.session import wait_until
-from xen import XenHost
+from xen import Domain, XenHost
 
 from . import measure
 from .members import progress
@@ -24,11 +24,10 @@ class Pair:
         self.kind = kind
         self._ctl = ctl
         programs = [str(paths.built(measure.PERF)), str(paths.built(VCHAN)), "/usr/bin/iperf3"]
-        self.domains = [host.domain(f"{kind}{i}", wait=False, kind=kind, programs=programs,
-                                    modules=["xen-evtchn", "xen-gntdev", "xen-gntalloc"])
-                        for i in (1, 2)]
+        self.domains = host.start(*[
+            Domain(host, f"{kind}{i}", kind=kind, programs=programs,
+                   modules=["xen-evtchn", "xen-gntdev", "xen-gntalloc"]) for i in (1, 2)])
         for d in self.domains:
-            d.wait_ready(timeout=PATIENCE)
             d.insmod(host.copy_module(d))
         ctl(f"group add {kind}")
         for d in self.domains:

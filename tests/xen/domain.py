@@ -22,15 +22,17 @@ class Domain(Guest):
     programs  absolute paths of the host's programs that it has besides busybox
     modules   names of kernel modules that it loads besides xen-netfront
     config    more lines for its xl configuration
+    starter   command that starts it, which gets the path of that; None: xl
     xl        the configuration's path in dom0
     """
 
     def __init__(self, host, name, *, kind="pvh", memory=160, programs=(), modules=(),
-                 config=""):
+                 config="", starter=None):
         super().__init__(host.lab, name, host.kernel, None, Machine(memory=memory))
         self.host = host
         self.net = host.net
         self.kind = kind
+        self.starter = starter
         number = host.adopt(self) + _FIRST
         self.ip4 = f"{nets.PREFIX4}.{number}"
         self.ip6 = f"{nets.PREFIX6}:{number:x}"
@@ -49,12 +51,12 @@ class Domain(Guest):
 
     # -- life ------------------------------------------------------------------------------------
 
-    def create(self, command="xl create -q", timeout=180):
-        """Start it with COMMAND, which gets the configuration's path."""
+    def create(self, timeout=180):
+        """Start it, paused if no other command does it."""
         self._begin = time.monotonic()
         self._launches += 1
         self._gone = False
-        self.host.run(f"{command} {self.xl}", timeout=timeout)
+        self.host.run(f"{self.starter or 'xl create -q -p'} {self.xl}", timeout=timeout)
         self._agent = Agent(self.name, self.log.add, self._commands)
 
     def connect(self):

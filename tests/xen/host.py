@@ -55,16 +55,23 @@ class XenHost(Guest):
         self.run([str(_SETUP), str(packages.root()), self.ip4 or ""], timeout=timeout)
         return self
 
-    def domain(self, name, *, wait=True, **options):
+    def domain(self, name, **options):
         """A new domU, started; options as for Domain."""
-        domain = Domain(self, name, **options)
-        domain.create()
-        return domain.wait_ready() if wait else domain
+        return self.start(Domain(self, name, **options))[0]
 
-    def domains_new(self, number, *, wait=True, **options):
-        """NUMBER domUs u1, u2, ... started one after the other, booted in parallel."""
-        made = [self.domain(f"u{i + 1}", wait=False, **options) for i in range(number)]
-        return [domain.wait_ready() if wait else domain for domain in made]
+    def domains_new(self, number, **options):
+        """NUMBER domUs u1, u2, ... booted in parallel."""
+        return self.start(*[Domain(self, f"u{i + 1}", **options) for i in range(number)])
+
+    def start(self, *domains, timeout=400):
+        """Create DOMAINS (made as Domain(host, name, ...)) one after the other, then let them boot all
+        at once: domains that boot already starve the toolstack of dom0."""
+        for domain in domains:
+            domain.create()
+        for domain in domains:
+            if not domain.starter:
+                self.run(f"xl unpause {domain.name}")
+        return [domain.wait_ready(timeout) for domain in domains]
 
     def adopt(self, domain):
         """Called by Domain: number it."""
