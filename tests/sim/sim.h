@@ -261,6 +261,7 @@ struct sim_vm {
 	bool deaf; /* a doorbell was lost on purpose since the last tick */
 	bool in_tick;
 	u32 ticks; /* more that come at once: its clock jumped */
+	u32 ticked; /* counts them */
 	struct sim_queue net, work;
 	u32 ring_first, ring_max;
 };

@@ -149,6 +149,7 @@ static void sim_tick(void *arg)
 		for (n = 1 + vm->ticks, vm->ticks = 0; n && vm->node_up; n--)
 			vmcomm_node_tick(&vm->node);
 		vm->in_tick = false;
+		vm->ticked++;
 		sim_vm_put(vm);
 	}
 }
