@@ -404,6 +404,18 @@ static void setup_from_leaver(void)
 	setup_units(2, 1);
 }
 
+/* VM 1 has gone back to TCP, and enters its ring again when it sends. */
+static void setup_enter(void)
+{
+	setup_rings();
+	send_unit(1, VMCOMM_TX_TCP);
+	serve();
+	recv_unit(0);
+	serve();
+	x->vm[1].to_send = 1;
+	x->vm[0].expect = 3;
+}
+
 static void setup_both_leave(void)
 {
 	setup_units(0, 2);
@@ -632,6 +644,8 @@ const struct x_scope x_scopes[] = {
 	{"close", "accept and write against close", false, setup_offered, program_close, check_closed},
 	{"evict", "one connection goes, the peer sends 1 more", false, setup_to_leaver, program_evict,
 	 check_streams},
+	{"enter", "one connection goes while the peer enters its ring", false, setup_enter,
+	 program_evict, check_streams},
 	{"leave", "VM 0 leaves alone, VM 1 sends 1 more", false, setup_to_leaver, program_leave,
 	 check_released},
 	{"leave-from", "VM 0 sends 2 and leaves alone", true, setup_from_leaver,

@@ -532,6 +532,7 @@ void sim_world(void *arg)
 	(void)arg;
 	openers = 0;
 	jobs = 0;
+	sim_ticks_mark();
 	for (i = 0; i < sim.p.hosts; i++)
 		sim_spawn(NULL, NULL, "host", sim_host_tick, &sim.host[i]);
 	for (i = 0; i < sim.p.vms; i++) {

@@ -410,6 +410,54 @@ START_TEST(own_words_are_repaired)
 }
 END_TEST
 
-UNIT_MAIN("node", own_words_are_repaired, pages_come_late, refusals, all_orders, events_before_up, find, stale_location, tick_publishes,
+/* Whoever lets go of us, or is somebody else now, is not the one that we were up with ... */
+START_TEST(let_go_is_noticed)
+{
+	struct fix *f = fix_up(2);
+	struct vmcomm_abi_pair *theirs = fix_pair(f, 0, 1)->theirs;
+
+	f->vm[1].deaf = true;
+	theirs->peer_incarnation = 0;
+	f->vm[0].irq = true;
+	fix_run(f);
+	ck_assert(!vmcomm_node_pair_up(&f->vm[0].node, 1));
+	ck_assert_uint_eq(fix_pair(f, 0, 1)->mine->peer_incarnation, 0);
+	fix_free(f);
+
+	f = fix_up(2);
+	theirs = fix_pair(f, 0, 1)->theirs;
+	f->vm[1].deaf = true;
+	theirs->incarnation++; /* at once: we did not see the 0 in between */
+	f->vm[0].irq = true;
+	fix_run(f);
+	ck_assert(!vmcomm_node_pair_up(&f->vm[0].node, 1));
+	/* A new one is welcome. */
+	vmcomm_node_tick(&f->vm[0].node);
+	ck_assert_uint_eq(fix_pair(f, 0, 1)->mine->peer_incarnation, theirs->incarnation);
+	fix_free(f);
+}
+END_TEST
+
+/* ... and that one never comes back: what both knew of each other has been forgotten. */
+START_TEST(let_go_for_good)
+{
+	struct fix *f = fix_up(2);
+	struct vmcomm_pair *pair = fix_pair(f, 0, 1);
+
+	f->vm[1].deaf = true;
+	pair->theirs->peer_incarnation = 0;
+	f->vm[0].irq = true;
+	fix_run(f);
+	pair->theirs->peer_incarnation = f->vm[0].node.incarnation;
+	f->vm[0].irq = true;
+	fix_run(f);
+	vmcomm_node_tick(&f->vm[0].node);
+	ck_assert_uint_eq(pair->state, VMCOMM_PEER_DOWN);
+	ck_assert_uint_eq(pair->mine->peer_incarnation, 0);
+	fix_free(f);
+}
+END_TEST
+
+UNIT_MAIN("node", let_go_is_noticed, let_go_for_good, own_words_are_repaired, pages_come_late, refusals, all_orders, events_before_up, find, stale_location, tick_publishes,
 	  backstop, quota, hostile_pair_words, old_reclaim_request, heap_of_an_earlier_life,
 	  unloaded_holds_nothing)
