@@ -17,6 +17,7 @@ core		host	unit tests, also with sanitizers; static analysis; the module builds 
 local		host	the local backend between processes, also with sanitizers
 model		host	exhaustive models of the shared-memory protocols
 sim		host	deterministic simulation of the core
+fuzz		host	readers of foreign data: QEMU, other daemons, guests, users, libvirt
 mutations	host	deliberate bugs, all of which must be found
 coverage	host	how much of the core unit tests and simulator reach
 packages	host	Debian packages: built, unpacked, run; the module by DKMS
