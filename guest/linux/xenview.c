@@ -78,12 +78,12 @@ static void vmcomm_xview_grant(struct vmcomm_xview *view, vmcomm_le32 *own, vmco
 void vmcomm_xview_pair(struct vmcomm_xview *view, u32 slot, const void *pages)
 {
 	vmcomm_le32 *own = view->own->pair[slot], *page = view->page->pair[slot];
-	bool granted = vmcomm_load32(&own[0]) || vmcomm_load32(&own[1]);
 
-	if (pages && !granted)
+	/* Whole, and shown; otherwise dom0 may still map what was there. */
+	if (pages && vmcomm_load32(&page[0]) && vmcomm_load32(&page[1]))
+		return;
+	if (vmcomm_xview_revoke(view, own, page, 2) && pages)
 		vmcomm_xview_grant(view, own, page, 2, pages);
-	else if (!pages && granted)
-		vmcomm_xview_revoke(view, own, page, 2);
 }
 
 /* This chunk of ours holds CCBs now. */
