@@ -76,6 +76,8 @@ static int vmcomm_ccb_grow(struct vmcomm_pair *pair)
 	vmcomm_zero_shared(mem, 1u << node->lay.chunk_shift);
 	if (node->backend->share) {
 		err = node->backend->share(node, pair->slot, chunk, 1);
+		if (err == -EAGAIN)
+			vmcomm_heap_avoid(&node->heap, chunk, 1);
 		if (err)
 			goto err_chunk;
 	}

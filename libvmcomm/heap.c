@@ -62,13 +62,18 @@ static void vmcomm_partial_del(struct vmcomm_heap *heap, u32 nr)
 		heap->chunk[c->next].prev = c->prev;
 }
 
-/* First free run of @count chunks; dirty ones first, so that pages at the host are used again. */
-static u32 vmcomm_heap_find(const struct vmcomm_heap *heap, u32 count)
+/*
+ * First free run of @count chunks; dirty ones first, so that pages at the host are used again. @stuck:
+ * those that could not be used when they were tried last count, too.
+ */
+static u32 vmcomm_heap_find(const struct vmcomm_heap *heap, u32 count, bool stuck)
 {
 	u32 i, run = 0, fallback = VMCOMM_HEAP_NONE;
 
 	if (count == 1) {
 		for (i = 0; i < heap->chunks; i++) {
+			if (heap->chunk[i].stuck && !stuck)
+				continue;
 			if (heap->chunk[i].state == VMCOMM_CHUNK_DIRTY)
 				return i;
 			if (heap->chunk[i].state == VMCOMM_CHUNK_CLEAN &&
@@ -78,7 +83,8 @@ static u32 vmcomm_heap_find(const struct vmcomm_heap *heap, u32 count)
 		return fallback;
 	}
 	for (i = 0; i < heap->chunks; i++) {
-		run = vmcomm_chunk_is_free(&heap->chunk[i]) ? run + 1 : 0;
+		run = vmcomm_chunk_is_free(&heap->chunk[i]) && (stuck || !heap->chunk[i].stuck) ?
+			      run + 1 : 0;
 		if (run == count)
 			return i + 1 - count;
 	}
@@ -93,7 +99,9 @@ static int vmcomm_heap_take(struct vmcomm_heap *heap, u32 peer, u32 count, u32 s
 
 	if (heap->peer[peer].held + count > heap->quota)
 		return -EDQUOT;
-	nr = vmcomm_heap_find(heap, count);
+	nr = vmcomm_heap_find(heap, count, false);
+	if (nr == VMCOMM_HEAP_NONE)
+		nr = vmcomm_heap_find(heap, count, true);
 	if (nr == VMCOMM_HEAP_NONE)
 		return -ENOSPC;
 	*scrub = false;
@@ -106,6 +114,7 @@ static int vmcomm_heap_take(struct vmcomm_heap *heap, u32 peer, u32 count, u32 s
 		c->shift = shift;
 		c->peer = peer;
 		c->last_peer = peer;
+		c->stuck = 0;
 		c->map = 0;
 	}
 	heap->peer[peer].held += count;
@@ -124,6 +133,14 @@ static void vmcomm_heap_give(struct vmcomm_heap *heap, u32 nr, u32 count)
 		heap->chunk[i].state = VMCOMM_CHUNK_DIRTY;
 		heap->chunk[i].since = heap->tick;
 	}
+}
+
+void vmcomm_heap_avoid(struct vmcomm_heap *heap, u32 chunk, u32 count)
+{
+	u32 i;
+
+	for (i = chunk; i < chunk + count; i++)
+		heap->chunk[i].stuck = 1;
 }
 
 int vmcomm_heap_alloc(struct vmcomm_heap *heap, u32 peer, u32 shift, u32 *chunk, u32 *off,

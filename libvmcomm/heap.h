@@ -28,6 +28,7 @@ struct vmcomm_chunk {
 	u8 shift;     /* SPLIT: block size; HEAD: allocation size */
 	u8 peer;      /* while in use: for whom */
 	u8 last_peer; /* whose bytes may still be in it; 0xff: nobody's */
+	u8 stuck;     /* free, but an earlier reader had not let go of it when it was tried last */
 	u64 map;      /* SPLIT: used blocks, a bit each (at most 64: 256 KiB of 4 KiB) */
 	u32 next; /* SPLIT and not full: list of its peer and class */
 	u32 prev;
@@ -82,6 +83,17 @@ int vmcomm_heap_alloc(struct vmcomm_heap *heap, u32 peer, u32 shift, u32 *chunk,
  * Return: true if the chunks as a whole became free, false if other blocks of the chunk are in use.
  */
 bool vmcomm_heap_free(struct vmcomm_heap *heap, u32 chunk, u32 off, u32 shift);
+
+/**
+ * vmcomm_heap_avoid() - chunks that were just taken cannot be used now, and are given back next
+ * @heap: the heap
+ * @chunk: the first
+ * @count: how many
+ *
+ * An earlier reader of them has not let go; it may never do so. They are taken again when no others
+ * are left.
+ */
+void vmcomm_heap_avoid(struct vmcomm_heap *heap, u32 chunk, u32 count);
 
 /**
  * vmcomm_heap_reclaim() - one step of giving idle pages to the host

@@ -101,6 +101,8 @@ static int vmcomm_ring_alloc(struct vmcomm_conn *conn, u32 shift)
 		vmcomm_zero_shared(mem, count << node->lay.chunk_shift);
 	if (node->backend->share) {
 		err = node->backend->share(node, pair->slot, chunk, count);
+		if (err == -EAGAIN)
+			vmcomm_heap_avoid(&node->heap, chunk, count);
 		if (err)
 			goto err_heap;
 	}

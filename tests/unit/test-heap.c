@@ -107,6 +107,41 @@ START_TEST(quota)
 }
 END_TEST
 
+/* A reader that never lets go of a chunk keeps that one, and no others, from being used. */
+START_TEST(stuck_chunks_come_last)
+{
+	u32 i, chunk, off, stuck;
+	bool scrub;
+
+	ck_assert_int_eq(vmcomm_heap_init(&heap, 4, SHIFT), 0);
+	ck_assert_int_eq(take(0, SHIFT, &stuck, &off, &scrub), 0);
+	vmcomm_heap_free(&heap, stuck, off, SHIFT);
+	/* It is the only one whose pages are there already. */
+	ck_assert_int_eq(take(1, SHIFT, &chunk, &off, &scrub), 0);
+	ck_assert_uint_eq(chunk, stuck);
+	vmcomm_heap_avoid(&heap, chunk, 1);
+	vmcomm_heap_free(&heap, chunk, off, SHIFT);
+	for (i = 0; i < 3; i++) {
+		ck_assert_int_eq(take(1, SHIFT, &chunk, &off, &scrub), 0);
+		ck_assert_uint_ne(chunk, stuck);
+	}
+	/* Nothing else is left: try again. */
+	ck_assert_int_eq(take(1, SHIFT, &chunk, &off, &scrub), 0);
+	ck_assert_uint_eq(chunk, stuck);
+	vmcomm_heap_free(&heap, chunk, off, SHIFT);
+	ck_assert_int_eq(take(1, SHIFT, &chunk, &off, &scrub), 0);
+	vmcomm_heap_deinit(&heap);
+	/* Runs, too. */
+	ck_assert_int_eq(vmcomm_heap_init(&heap, 4, SHIFT), 0);
+	ck_assert_int_eq(take(0, SHIFT, &stuck, &off, &scrub), 0);
+	vmcomm_heap_avoid(&heap, stuck, 1);
+	vmcomm_heap_free(&heap, stuck, off, SHIFT);
+	ck_assert_int_eq(take(1, SHIFT + 1, &chunk, &off, &scrub), 0);
+	ck_assert_uint_eq(chunk, stuck + 1);
+	vmcomm_heap_deinit(&heap);
+}
+END_TEST
+
 START_TEST(bad_arguments)
 {
 	u32 chunk, off;
@@ -304,5 +339,6 @@ START_TEST(random_against_map)
 END_TEST
 
 UNIT_MAIN("heap", blocks_fill_a_chunk, largest_chunks_have_64_blocks, runs_are_contiguous, quota,
+	  stuck_chunks_come_last,
 	  bad_arguments, no_bytes_of_others, reclaim, reclaim_spares_the_busy, reclaim_without_host,
 	  random_against_map)
