@@ -331,6 +331,36 @@ static bool again_hold(struct vmcomm_conn *conn)
 	return false;
 }
 
+/* The guest tells by node->found whether doorbells were of use. */
+START_TEST(what_is_of_use)
+{
+	struct fix *f = fix_up(2);
+	struct fend *e = fend_open(f, 0, 1);
+	u64 before;
+
+	before = f->vm[0].node.found;
+	fix_run(f);
+	vmcomm_node_event(&f->vm[0].node); /* accepts do not ring */
+	ck_assert_uint_eq(f->vm[0].node.found, before + 1);
+
+	before = f->vm[1].node.found;
+	notify(f, 0, 1, VMCOMM_EVENT(VMCOMM_EVENT_CONN, e->peer->conn.idx + 1, 0), true);
+	notify(f, 0, 1, VMCOMM_EVENT(VMCOMM_EVENT_CONN, 0xffffff, 0), true);
+	notify(f, 0, 1, VMCOMM_EVENT(VMCOMM_EVENT_ACCEPT, 0, 0), true);
+	notify(f, 0, 1, VMCOMM_EVENT(VMCOMM_EVENT_OFFER, 0, 0), true);
+	notify(f, 0, 1, VMCOMM_EVENT(VMCOMM_EVENT_PAIR, 0, 0), true);
+	notify(f, 0, 1, VMCOMM_EVENT(77, 0, 0), true);
+	fix_run(f);
+	ck_assert_uint_eq(f->vm[1].node.found, before);
+
+	notify(f, 0, 1, look(e->peer), true);
+	fix_run(f);
+	ck_assert_uint_eq(f->vm[1].node.found, before + 1);
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
 START_TEST(overflow_during_scan)
 {
 	struct fix *f = fix_up(2);
@@ -375,4 +405,4 @@ END_TEST
 
 UNIT_MAIN("event", encoding, passed, one_doorbell, quiet_events, positions_wrap, overflow,
 	  overflow_finds_all_kinds, scan_takes_accepts_first, hostile_consumer, hostile_producer,
-	  flood_is_bounded, overflow_during_scan, hold_refuses)
+	  flood_is_bounded, what_is_of_use, overflow_during_scan, hold_refuses)
