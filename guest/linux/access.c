@@ -7,7 +7,7 @@
  * each copy into or out of a ring. What may be touched:
  *
  *   written   the own control area, and own chunks that are allocated
- *   read      these; the header and the location table; the host's answers to the own reclaim words;
+ *   read      these; the header, the location table, the host's answers to the own reclaim words;
  *	       of a peer its slot page, its pair page for this VM, and chunks that it named in there,
  *	       that is, those that were mapped for it since this VM joined
  *
@@ -39,7 +39,7 @@ static struct vmcomm_link *vmcomm_access_own(const struct vmcomm_access_area *a,
 	return slot - a->slot < a->links ? &a->link[slot - a->slot] : NULL;
 }
 
-/* A chunk of the own heap that is allocated? Its table lives until a grace period after @up ends. */
+/* Is the own chunk allocated? The table of chunks lives until a grace period after @up ends. */
 static bool vmcomm_access_allocated(const struct vmcomm_link *own, u32 chunk)
 {
 	return READ_ONCE(own->up) &&

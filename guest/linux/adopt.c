@@ -108,7 +108,7 @@ void vmcomm_adopt_scan(struct vmcomm_link *link, u32 slot)
 	struct inet_hashinfo *first = init_net.ipv4.tcp_death_row.hashinfo;
 	struct net *net;
 
-	if (!vmcomm_enabled || !vmcomm_adopt || link->no_adopt)
+	if (!vmcomm_is_enabled() || !READ_ONCE(vmcomm_adopt) || link->no_adopt)
 		return;
 	vmcomm_adopt_hash(link, first, slot);
 	/* Namespaces may have tables of their own. */
@@ -152,7 +152,7 @@ void vmcomm_adopt_work(struct work_struct *work)
 	struct vmcomm_sock **v;
 	u32 n, i, left = 0;
 
-	if (link->closing)
+	if (READ_ONCE(link->closing))
 		return;
 	v = vmcomm_sock_collect(&n, link, -1);
 	synchronize_rcu_tasks();
@@ -171,7 +171,7 @@ void vmcomm_adopt_work(struct work_struct *work)
 	}
 	vmcomm_sock_release(v, n);
 	/* The tick goes on trying to offer; a reader that sleeps inside TCP wakes sooner or later. */
-	if (left && !link->closing)
+	if (left && !READ_ONCE(link->closing))
 		queue_delayed_work(vmcomm_wq, &link->adopt,
 				   link->adopt_tries++ < VMCOMM_ADOPT_TRIES ? HZ / 10 : HZ);
 }

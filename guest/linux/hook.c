@@ -84,12 +84,12 @@ void vmcomm_try_offer(struct vmcomm_sock *vs, bool announce)
 	if (vs->no_ring || vs->gone || vs->unsafe || vmcomm_conn_attached(&vs->conn))
 		return;
 	rcu_read_lock();
-	if (READ_ONCE(link->up) && vmcomm_enabled) {
+	if (READ_ONCE(link->up) && vmcomm_is_enabled()) {
 		/* leaving had taken it back */
 		vs->conn.rx_want = vs->ops_done;
 		vmcomm_conn_offer(&link->node, vs->slot, &vs->conn, &vs->names, announce);
 	} else {
-		vs->conn.reason = vmcomm_enabled ? VMCOMM_REASON_NO_DEVICE :
+		vs->conn.reason = vmcomm_is_enabled() ? VMCOMM_REASON_NO_DEVICE :
 						   VMCOMM_REASON_DISABLED;
 	}
 	rcu_read_unlock();
@@ -113,7 +113,7 @@ static void vmcomm_hook_established(struct sock *sk, struct vmcomm_sock *vs, boo
 		return;
 	}
 	rcu_read_lock();
-	if (READ_ONCE(link->up) && vmcomm_enabled)
+	if (READ_ONCE(link->up) && vmcomm_is_enabled())
 		vmcomm_conn_accept(&link->node, vs->slot, &vs->conn, &vs->names);
 	else
 		vs->conn.reason = VMCOMM_REASON_DISABLED;
@@ -137,7 +137,7 @@ static void vmcomm_hook_state(void *data, const struct sock *csk, const int from
 		/* An attempt before this one failed on the way: the peer may be another one now. */
 		if (vs)
 			vmcomm_sock_unwrap(vs, VMCOMM_REASON_NONE);
-		if (!vmcomm_enabled)
+		if (!vmcomm_is_enabled())
 			return;
 		vs = vmcomm_hook_wrap(sk, true);
 		/* The thread inside connect() is the only one that can use it for data later. */
@@ -147,7 +147,7 @@ static void vmcomm_hook_state(void *data, const struct sock *csk, const int from
 	case TCP_ESTABLISHED:
 		if (from == TCP_SYN_SENT && vs) {
 			vmcomm_hook_established(sk, vs, true);
-		} else if (from == TCP_SYN_RECV && !vs && !sk->sk_socket && vmcomm_enabled) {
+		} else if (from == TCP_SYN_RECV && !vs && !sk->sk_socket && vmcomm_is_enabled()) {
 			vs = vmcomm_hook_wrap(sk, false);
 			if (vs)
 				vmcomm_hook_established(sk, vs, false);

@@ -37,7 +37,7 @@ static void vmcomm_link_peer_up(struct vmcomm_link *link, u32 slot)
 		lock_sock(sk);
 		if (!vmcomm_conn_attached(&v[i]->conn) && v[i]->conn.client &&
 		    link->find(link, sk, v[i]->names.raddr, true) == (int)slot) {
-			v[i]->slot = slot;
+			WRITE_ONCE(v[i]->slot, slot);
 		} else {
 			release_sock(sk);
 			continue;
@@ -65,11 +65,11 @@ static void vmcomm_link_offered(struct vmcomm_link *link, u32 slot, u32 idx)
 		return;
 	lock_sock(vs->sk);
 	if (vs->link == link && !vs->unsafe && !vs->no_ring && !vs->gone &&
-	    !vs->conn.client && !vmcomm_conn_attached(&vs->conn) && vmcomm_enabled &&
+	    !vs->conn.client && !vmcomm_conn_attached(&vs->conn) && vmcomm_is_enabled() &&
 	    !sock_flag(vs->sk, SOCK_DEAD)) {
 		if (vs->ops_done)
 			vs->conn.rx_want = true;
-		vs->slot = slot;
+		WRITE_ONCE(vs->slot, slot);
 		if (vs->adopted)
 			vmcomm_sock_set_key(vs, seq_local, seq_remote);
 		vmcomm_conn_accept(&link->node, slot, &vs->conn, &vs->names);
@@ -94,7 +94,7 @@ static void vmcomm_link_news(struct work_struct *work)
 	link->news_left = 0;
 	link->news_gone = 0;
 	spin_unlock_bh(&link->news_lock);
-	if (!READ_ONCE(link->up) || link->closing)
+	if (!READ_ONCE(link->up) || READ_ONCE(link->closing))
 		return;
 	for (slot = 0; slot < VMCOMM_SLOTS_MAX; slot++) {
 		if (gone & BIT_ULL(slot))
@@ -135,8 +135,8 @@ static void vmcomm_link_leave_work(struct work_struct *work)
 	struct vmcomm_link *link = container_of(work, struct vmcomm_link, leave_work);
 
 	mutex_lock(&link->lock);
-	if (link->up && !link->closing && !link->left) {
-		vmcomm_link_leave(link, vmcomm_leave_ms);
+	if (link->up && !READ_ONCE(link->closing) && !link->left) {
+		vmcomm_link_leave(link, READ_ONCE(vmcomm_leave_ms));
 		WRITE_ONCE(link->left, true);
 		vmcomm_store_release32(&link->node.page->state, VMCOMM_VM_LEFT);
 	}
@@ -180,7 +180,7 @@ static void vmcomm_link_sockets(struct vmcomm_link *link)
 			vmcomm_conn_poll(&vs->conn);
 			vmcomm_watch(vs);
 		} else if (vs->conn.client && vmcomm_node_pair_up(&link->node, vs->slot) &&
-			   vs->conn.seq_local && vmcomm_enabled && !sock_flag(vs->sk, SOCK_DEAD) &&
+			   vs->conn.seq_local && vmcomm_is_enabled() && !sock_flag(vs->sk, SOCK_DEAD) &&
 			   1 << vs->sk->sk_state & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT)) {
 			vmcomm_try_offer(vs, true);
 		}
@@ -215,13 +215,13 @@ static void vmcomm_link_tick(struct work_struct *work)
 {
 	struct vmcomm_link *link = container_of(to_delayed_work(work), struct vmcomm_link, tick);
 
-	if (READ_ONCE(link->up) && !link->closing) {
-		WRITE_ONCE(link->node.enabled, vmcomm_enabled);
+	if (READ_ONCE(link->up) && !READ_ONCE(link->closing)) {
+		WRITE_ONCE(link->node.enabled, vmcomm_is_enabled());
 		vmcomm_node_tick(&link->node);
 		vmcomm_link_sockets(link);
 		vmcomm_link_own_row(link);
 	}
-	if (!link->closing)
+	if (!READ_ONCE(link->closing))
 		queue_delayed_work(vmcomm_wq, &link->tick, HZ);
 }
 
@@ -232,7 +232,7 @@ void vmcomm_links_enable(void)
 
 	mutex_lock(&vmcomm_links_lock);
 	list_for_each_entry(link, &vmcomm_links, list)
-		WRITE_ONCE(link->node.enabled, vmcomm_enabled);
+		WRITE_ONCE(link->node.enabled, vmcomm_is_enabled());
 	mutex_unlock(&vmcomm_links_lock);
 }
 
@@ -267,7 +267,7 @@ int vmcomm_link_up(struct vmcomm_link *link, const struct vmcomm_node_config *co
 	err = vmcomm_node_init(&link->node, &c);
 	if (err)
 		goto out;
-	link->node.enabled = vmcomm_enabled;
+	link->node.enabled = vmcomm_is_enabled();
 	link->node.ring_shift_first = clamp(vmcomm_ring_first, (u32)VMCOMM_RING_SHIFT_MIN,
 					    (u32)VMCOMM_RING_SHIFT_MAX);
 	link->node.ring_shift_max = clamp(vmcomm_ring_max, link->node.ring_shift_first,
@@ -276,7 +276,7 @@ int vmcomm_link_up(struct vmcomm_link *link, const struct vmcomm_node_config *co
 		link->node.ring_shift_max = min(link->node.ring_shift_max, link->ring_max);
 		link->node.ring_shift_first = min(link->node.ring_shift_first, link->ring_max);
 	}
-	link->closing = false;
+	WRITE_ONCE(link->closing, false);
 	WRITE_ONCE(link->left, false);
 	WRITE_ONCE(link->up, true);
 	mutex_lock(&vmcomm_links_lock);
@@ -296,8 +296,8 @@ void vmcomm_link_down(struct vmcomm_link *link)
 	mutex_lock(&link->lock);
 	if (link->up) {
 		if (!link->left)
-			vmcomm_link_leave(link, vmcomm_leave_ms);
-		link->closing = true;
+			vmcomm_link_leave(link, READ_ONCE(vmcomm_leave_ms));
+		WRITE_ONCE(link->closing, true);
 		cancel_delayed_work_sync(&link->tick);
 		cancel_work_sync(&link->news_work);
 		cancel_delayed_work_sync(&link->adopt);

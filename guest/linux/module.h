@@ -388,6 +388,11 @@ static inline int vmcomm_restart(void)
 	return -ERESTARTNOINTR;
 }
 
+static inline bool vmcomm_is_enabled(void)
+{
+	return READ_ONCE(vmcomm_enabled);
+}
+
 static inline void vmcomm_reason_count(enum vmcomm_reason reason)
 {
 	vmcomm_count(&vmcomm_reasons[reason], 1);

@@ -28,7 +28,7 @@ static int vmcomm_proc_conns(struct seq_file *m, void *v)
 
 		seq_printf(m, "[%pI6c]:%u [%pI6c]:%u %02X %s %u %s %s %s %llu %llu %llu %llu %u %u\n",
 			   vs->names.laddr, vs->names.lport, vs->names.raddr, vs->names.rport,
-			   READ_ONCE(vs->sk->sk_state), vs->link->name, vs->slot,
+			   READ_ONCE(vs->sk->sk_state), vs->link->name, READ_ONCE(vs->slot),
 			   vmcomm_proc_path(attached, READ_ONCE(c->tx.epoch)),
 			   vmcomm_proc_path(attached, READ_ONCE(c->rx.epoch)),
 			   vmcomm_reason_name(READ_ONCE(c->reason)), READ_ONCE(c->ring_sent),

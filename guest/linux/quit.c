@@ -94,7 +94,7 @@ void vmcomm_evict_pair(struct vmcomm_link *link, u32 slot, bool gone)
 		link->news_left |= BIT_ULL(slot);
 	spin_unlock_bh(&link->news_lock);
 	msleep(2);
-	if (!link->closing)
+	if (!READ_ONCE(link->closing))
 		queue_work(vmcomm_wq, &link->news_work);
 }
 
@@ -162,7 +162,7 @@ int vmcomm_link_leave(struct vmcomm_link *link, unsigned int deadline_ms)
 /* Has the peer not sent what comes before the held bytes for too long? Socket lock held. */
 static bool vmcomm_give_back_stuck(struct vmcomm_sock *vs)
 {
-	unsigned long patience = msecs_to_jiffies(vmcomm_leave_ms);
+	unsigned long patience = msecs_to_jiffies(READ_ONCE(vmcomm_leave_ms));
 	u32 seq = tcp_sk(vs->sk)->rcv_nxt;
 
 	if (!vs->back_start) {

@@ -155,7 +155,7 @@ struct vmcomm_sock *vmcomm_sock_wrap(struct sock *sk, struct vmcomm_link *link, 
 	refcount_set(&vs->ref, 1);
 	vs->sk = sk;
 	vs->link = link;
-	vs->slot = slot;
+	WRITE_ONCE(vs->slot, slot);
 	vs->orig = sk->sk_prot;
 	vs->spin = vmcomm_spin_us * 1000;
 	vs->tx_spin = vs->spin;
@@ -333,7 +333,7 @@ struct vmcomm_sock **vmcomm_sock_collect(u32 *count, const struct vmcomm_link *l
 		list_for_each_entry(vs, &vmcomm_socks, list) {
 			if (link && vs->link != link)
 				continue;
-			if (slot >= 0 && vs->slot != (u32)slot)
+			if (slot >= 0 && READ_ONCE(vs->slot) != (u32)slot)
 				continue;
 			if (n < size) {
 				if (!refcount_inc_not_zero(&vs->sk->sk_refcnt))
