@@ -114,8 +114,8 @@ int vmcomm_ccb_alloc(struct vmcomm_pair *pair, u32 *idx)
 	c = vmcomm_ccb_at(pair, *idx);
 	pair->ccb_free = c->next;
 	pair->ccb_used++;
-	/* 0 means "no half": skip it */
-	if (!++c->gen)
+	/* 0 means "no half", all ones "no device": skip both */
+	if (++c->gen == VMCOMM_GEN_LOST || !c->gen)
 		c->gen = 1;
 	c->use = VMCOMM_CCB_LIVE;
 	c->accepted = 0;

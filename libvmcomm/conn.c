@@ -320,7 +320,8 @@ bool vmcomm_conn_close(struct vmcomm_conn *conn)
 	struct vmcomm_abi_ccb *theirs;
 	bool unread = conn->rx.held_len > conn->rx.held_off;
 	struct vmcomm_ccb *c;
-	u64 event = 0;
+	u64 event = 0, head;
+	u32 gen;
 
 	if (!pair)
 		return unread;
@@ -344,8 +345,10 @@ bool vmcomm_conn_close(struct vmcomm_conn *conn)
 		theirs = conn->theirs;
 	}
 	if (theirs) {
-		if (vmcomm_load64(&theirs->head) != conn->rx.tail &&
-		    vmcomm_load32(&theirs->gen) == VMCOMM_READ_ONCE(conn->peer_gen))
+		head = vmcomm_load64(&theirs->head);
+		gen = vmcomm_load32(&theirs->gen);
+		if (gen == VMCOMM_GEN_LOST || (head != conn->rx.tail &&
+					       gen == VMCOMM_READ_ONCE(conn->peer_gen)))
 			unread = true;
 		event = VMCOMM_EVENT(VMCOMM_EVENT_CONN, conn->peer_idx, 0);
 	}

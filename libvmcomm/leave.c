@@ -28,7 +28,7 @@ static int vmcomm_rx_drain(struct vmcomm_conn *conn, u32 copied_seq)
 {
 	struct vmcomm_abi_ccb *theirs = conn->theirs;
 	struct vmcomm_rx *rx = &conn->rx;
-	u32 epoch, at = copied_seq, size, pos, first, n;
+	u32 epoch, at = copied_seq, size, pos, first, n, gen;
 	u64 head;
 	u8 *held;
 	int err;
@@ -36,7 +36,10 @@ static int vmcomm_rx_drain(struct vmcomm_conn *conn, u32 copied_seq)
 	/* head first: the epoch in which a byte was written is visible no later than the byte. */
 	head = vmcomm_load_acquire64(&theirs->head);
 	epoch = vmcomm_load_acquire32(&theirs->epoch);
-	if (vmcomm_load32(&theirs->gen) != VMCOMM_READ_ONCE(conn->peer_gen))
+	gen = vmcomm_load32(&theirs->gen);
+	if (gen == VMCOMM_GEN_LOST)
+		return -EPROTO; /* nobody will ever know what was in there */
+	if (gen != VMCOMM_READ_ONCE(conn->peer_gen))
 		return 0; /* it let go before it entered a ring */
 	if (head == rx->tail)
 		return 0;

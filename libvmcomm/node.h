@@ -40,6 +40,8 @@ struct vmcomm_ccb {
 };
 
 #define VMCOMM_CCB_NONE 0xffffffffu
+/* No half has this generation: it is what a device reads as that was taken away without a word. */
+#define VMCOMM_GEN_LOST 0xffffffffu
 
 enum vmcomm_peer_state {
 	VMCOMM_PEER_DOWN,

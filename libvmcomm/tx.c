@@ -193,7 +193,7 @@ int vmcomm_tx_settle(struct vmcomm_conn *conn, bool gone)
 {
 	struct vmcomm_tx *tx = &conn->tx;
 	struct vmcomm_abi_ccb *theirs = conn->theirs;
-	u32 size = 1u << tx->shift, n, at, first;
+	u32 size = 1u << tx->shift, n, at, first, gen;
 	u64 final;
 	u8 *pend;
 
@@ -201,7 +201,10 @@ int vmcomm_tx_settle(struct vmcomm_conn *conn, bool gone)
 		VMCOMM_WRITE_ONCE(tx->unsettled, false);
 		return 0;
 	}
-	if (vmcomm_load32(&theirs->gen) != VMCOMM_READ_ONCE(conn->peer_gen))
+	gen = vmcomm_load32(&theirs->gen);
+	if (gen == VMCOMM_GEN_LOST)
+		return -EPROTO;
+	if (gen != VMCOMM_READ_ONCE(conn->peer_gen))
 		final = tx->tail; /* it never saw the accept, so it took nothing */
 	else if (vmcomm_load_acquire32(&theirs->final_valid) == VMCOMM_FINAL_VALID)
 		final = vmcomm_load64(&theirs->final);

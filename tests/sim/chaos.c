@@ -11,6 +11,7 @@ const char *const sim_fault_name[SIM_FAULTS] = {
 	[SIM_FAULT_TOUR] = "tour",	   [SIM_FAULT_MEET] = "meet",
 	[SIM_FAULT_DAEMON] = "daemon",	   [SIM_FAULT_CLOCK] = "clock",
 	[SIM_FAULT_HOG] = "hog",	   [SIM_FAULT_REVERT] = "revert",
+	[SIM_FAULT_REMOVE] = "remove",
 };
 
 static u32 openers, jobs;
@@ -235,6 +236,48 @@ static void sim_reverter(void *arg)
 	jobs--;
 }
 
+static void sim_device_lost(struct sim_vm *vm)
+{
+	u32 i;
+
+	sim_trace("%s: its device is gone", vm->name);
+	sim.removes++;
+	for (i = 0; i < vm->ncpu; i++)
+		sim_cpu_lose(&vm->cpu[i]);
+	vm->lost = true;
+	for (i = 0; i < sim.socks; i++)
+		if (sim.sock[i]->vm == vm && !sim.sock[i]->closed && sim.sock[i]->conn.pair)
+			sim.sock[i]->lost = true;
+}
+
+/*
+ * Surprise: the device goes in the middle of anything. The guest hears of it after a while and
+ * leaves as it always does, with nothing but ones to read; then it gets a device again.
+ */
+static void sim_remover(void *arg)
+{
+	struct sim_vm *vm = arg;
+	struct sim_host *h = &sim.host[vm->host];
+	u32 life = vm->life, slot = vm->slot;
+	bool first = sim_chance(2);
+
+	sim_device_lost(vm);
+	if (first)
+		sim_host_move(h, slot, VMCOMM_SLOT_GONE);
+	sim_pause(sim_size(sim.p.tick));
+	if (vm->life == life)
+		sim_spawn(vm, &vm->cpu[sim_below(vm->ncpu)], "leave", sim_leaver, vm);
+	while (vm->life == life && vm->plugged)
+		sim_pause(sim_between(20, 200));
+	if (!first)
+		sim_host_move(h, slot, VMCOMM_SLOT_GONE);
+	sim_pause(sim_size(2 * sim.p.tick));
+	if (vm->life == life)
+		sim_place(vm, false, true);
+	vm->busy = false;
+	jobs--;
+}
+
 static bool sim_vm_free(const struct sim_vm *vm)
 {
 	return !vm->busy && !vm->crashed && !vm->moving && !vm->paused && vm->node_up;
@@ -344,6 +387,11 @@ static void sim_fault(u32 fault, u32 nr)
 	case SIM_FAULT_REVERT:
 		vm->busy = true;
 		sim_job(vm, "revert", sim_reverter);
+		break;
+	case SIM_FAULT_REMOVE:
+		vm->busy = true;
+		vm->moving = true;
+		sim_job(vm, "remove", sim_remover);
 		break;
 	default:
 		abort();

@@ -61,7 +61,7 @@ void sim_check_idle(void)
 	for (i = 0; i < sim.socks; i++) {
 		struct sim_sock *s = sim.sock[i], *p = s->peer;
 
-		if (sim_spoiled(s))
+		if (sim_spoiled(s) || sim_spoiled(p) || s->vm->lost || p->vm->lost)
 			continue;
 		if (!s->established || !p->established || s->closed || s->reset || p->reset ||
 		    p->crashed || s->out->flying || s->in->flying || s->owner || p->owner ||
@@ -143,7 +143,7 @@ static void sim_check_node(struct sim_vm *vm)
 	if (node->stat[VMCOMM_STAT_CONN_OPEN])
 		sim_fail("%s at rest: statistics say %lld connections", vm->name,
 			 (long long)node->stat[VMCOMM_STAT_CONN_OPEN]);
-	if (node->stat[VMCOMM_STAT_PEER_ERRORS] && !sim.reverts)
+	if (node->stat[VMCOMM_STAT_PEER_ERRORS] && !sim.reverts && !sim.removes)
 		sim_fail("%s at rest: %llu errors of peers", vm->name,
 			 (unsigned long long)node->stat[VMCOMM_STAT_PEER_ERRORS]);
 	/* heap.chunk, the pairs, and a table for each chunk of CCBs */
@@ -165,6 +165,8 @@ void sim_check_rest(void)
 			sim_fail("%s socket %u: closed after %llu of %llu bytes, and nobody told the peer",
 				 s->vm->name, s->id, (unsigned long long)s->received,
 				 (unsigned long long)p->sent);
+		if (p->lost)
+			continue;
 		if (s->eof && !s->reset && !p->reset && s->conn.ring_received != p->conn.ring_sent)
 			sim_fail("%s socket %u: %llu bytes came from the ring, %llu were put into it",
 				 s->vm->name, s->id, (unsigned long long)s->conn.ring_received,

@@ -31,6 +31,8 @@ static void sim_doorbell(struct vmcomm_node *node, u32 slot, u32 vector)
 	struct sim_vm *vm = node->priv;
 
 	sim.count.doorbells++;
+	if (vm->lost)
+		return;
 	sim_cpu_doorbell(sim.cur->cpu, vm->host, slot, vector);
 	sim_yield();
 }

@@ -209,6 +209,7 @@ void sim_one(u64 seed, bool trace, int fd)
 	sim.spoiled = false;
 	sim.over = false;
 	sim.reverts = 0;
+	sim.removes = 0;
 	sim.cur = NULL;
 	sim_sched_reset();
 	sim_profile_make();

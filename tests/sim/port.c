@@ -107,8 +107,8 @@ static void sim_check_chunk(const struct sim_host *h, const void *p)
 	if (!vm || (u64)((const u8 *)p - h->base) < h->lay.heap_off || slot >= h->lay.slots)
 		return;
 	owner = h->vm[slot];
-	/* Of one that left or died the memory stays as it is. */
-	if (!owner || !owner->node_up || !owner->node.heap.chunk || nr >= owner->node.heap.chunks)
+	/* Of one that left, died or lost its device the memory stays as it is. */
+	if (!owner || !owner->node_up || owner->lost || !owner->node.heap.chunk || nr >= owner->node.heap.chunks)
 		return;
 	c = &owner->node.heap.chunk[nr];
 	if (c->state < VMCOMM_CHUNK_HEAD)
@@ -201,6 +201,21 @@ void sim_cpu_drain(struct sim_cpu *cpu, u64 upto)
 			sim_entry_drain(cpu, i);
 		else
 			i++;
+}
+
+void sim_cpu_lose(struct sim_cpu *cpu)
+{
+	u32 keep = sim_below(cpu->n + 1);
+
+	while (keep--)
+		sim_entry_drain(cpu, 0);
+	while (cpu->n)
+		free(cpu->q[--cpu->n].blob);
+}
+
+static bool sim_lost(void)
+{
+	return sim.cur->vm && sim.cur->vm->lost;
 }
 
 static bool sim_may_drain(const struct sim_cpu *cpu, u32 i)
@@ -297,6 +312,10 @@ void sim_store(void *p, u64 v, u32 size, u32 release)
 	if (release)
 		sim_late_settle();
 	h = sim_check_access(p, size, true);
+	if (sim_lost()) {
+		sim_step();
+		return;
+	}
 	e = sim_entry_new(sim_this_cpu(h), SIM_ENTRY_WORD);
 	e->addr = p;
 	e->len = size;
@@ -317,6 +336,10 @@ void sim_copy_in(void *dst, const void *src, size_t n)
 		if (piece > 8 && sim_chance(2))
 			piece = 1 + sim_below((u32)piece);
 		h = sim_check_access((u8 *)dst + done, piece, true);
+		if (sim_lost()) {
+			sim_step();
+			return;
+		}
 		sim_check_chunk(h, (u8 *)dst + done);
 		e = sim_entry_new(sim_this_cpu(h), SIM_ENTRY_BLOB);
 		e->addr = (u8 *)dst + done;
@@ -333,8 +356,11 @@ void sim_copy_in(void *dst, const void *src, size_t n)
 void sim_zero(void *dst, size_t n)
 {
 	struct sim_host *h = sim_check_access(dst, n, true);
-	struct sim_entry *e = sim_entry_new(sim_this_cpu(h), SIM_ENTRY_ZERO);
+	struct sim_entry *e;
 
+	if (sim_lost())
+		return;
+	e = sim_entry_new(sim_this_cpu(h), SIM_ENTRY_ZERO);
 	e->addr = dst;
 	e->len = (u32)n;
 	sim_step();
@@ -416,6 +442,8 @@ u64 sim_load(const void *p, u32 size, u32 acquire)
 	if (size > 1 || !((uintptr_t)p & 15))
 		sim_step();
 	h = sim_check_access(p, size, false);
+	if (sim_lost())
+		return ~0ULL >> (64 - 8 * size);
 	cpu = sim_this_cpu(h);
 	memcpy(&v, p, size);
 	if (sim.p.weak && cpu->n && sim_forward(cpu, p, (u8 *)&v, size))
@@ -476,6 +504,10 @@ void sim_copy_out(void *dst, const void *src, size_t n)
 			piece = 1 + sim_below((u32)piece);
 		sim_step();
 		h = sim_check_access(p, piece, false);
+		if (sim_lost()) {
+			memset((u8 *)dst + done, 0xff, n - done);
+			return;
+		}
 		sim_check_chunk(h, p);
 		cpu = sim_this_cpu(h);
 		if (sim_late_add(h, (u8 *)dst + done, p, (u32)piece)) {

@@ -120,6 +120,7 @@ struct sim_cpu {
 
 void sim_cpu_drain(struct sim_cpu *cpu, u64 upto); /* entries up to number @upto */
 void sim_cpu_drain_some(void);
+void sim_cpu_lose(struct sim_cpu *cpu); /* what is on its way reaches memory in part */
 void sim_drain_all(void);
 void sim_cpu_doorbell(struct sim_cpu *cpu, u32 host, u32 slot, u32 vector);
 void sim_memory_reset(void);
@@ -174,6 +175,7 @@ struct sim_sock {
 	bool closed;
 	bool crashed; /* its VM did */
 	bool vm_died; /* perhaps after it was closed */
+	bool lost; /* it was in shared memory when its VM lost the device */
 	bool reverted; /* one of the two VMs was set back to an earlier state */
 	bool refused; /* it told its peer that bytes were lost */
 	bool want_close;
@@ -244,6 +246,7 @@ struct sim_vm {
 	struct vmcomm_node node;
 	bool node_up;
 	bool plugged;
+	bool lost; /* its device has gone without a word: reads are all ones, writes go nowhere */
 	bool paused;
 	bool crashed;
 	bool moving; /* leaving, away or arriving */
@@ -367,6 +370,7 @@ enum sim_fault {
 	SIM_FAULT_CLOCK,
 	SIM_FAULT_HOG, /* shared memory is used up */
 	SIM_FAULT_REVERT, /* a snapshot */
+	SIM_FAULT_REMOVE, /* the device goes without a word */
 	SIM_FAULTS
 };
 
@@ -394,6 +398,7 @@ struct sim {
 	bool spoiled; /* somebody has lied */
 	bool over;    /* connections of the group that was lied to end now */
 	u32 reverts;  /* of this seed */
+	u32 removes;
 	struct {
 		u32 delay, fault, vm;
 	} plan[SIM_PLAN_MAX];
@@ -417,7 +422,7 @@ void sim_trace_(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* May the streams of this socket be anything, as somebody lied to its VM? */
 static inline bool sim_spoiled(const struct sim_sock *s)
 {
-	return s->reverted || (sim.spoiled && (s->vm->group || s->peer->vm->group));
+	return s->reverted || s->lost || (sim.spoiled && (s->vm->group || s->peer->vm->group));
 }
 
 /* One step: called at each access. */

@@ -60,7 +60,7 @@ static void sim_sock_broken(struct sim_sock *s)
 {
 	s->broken = true;
 	/* Where nobody lies only the memory of a VM that died may look wrong. */
-	if (!s->peer->vm->crashed && !s->peer->closed && !sim_spoiled(s))
+	if (!s->peer->vm->crashed && !s->peer->closed && !s->peer->lost && !sim_spoiled(s))
 		sim_fail("%s: the core calls connection %u broken", s->vm->name, s->id);
 	sim_sock_reset(s);
 }
@@ -438,6 +438,12 @@ static void sim_sock_names(struct sim_sock *s, struct vmcomm_conn_names *names)
 	names->rport = (u16)(s->client ? 80 : 1024 + s->id);
 }
 
+static void sim_sock_attached(struct sim_sock *s)
+{
+	sim.count.attached++;
+	s->lost |= s->vm->lost;
+}
+
 /* The end of the handshake at this end, in softirq; nobody else knows the socket yet. */
 void sim_sock_establish(struct sim_sock *s)
 {
@@ -456,7 +462,7 @@ void sim_sock_establish(struct sim_sock *s)
 		else
 			err = vmcomm_conn_accept(&vm->node, (u32)slot, &s->conn, &names);
 		if (!err)
-			sim.count.attached++;
+			sim_sock_attached(s);
 		sim_trace("%s socket %u: %s %d", vm->name, s->id, s->client ? "offer" : "accept", err);
 	}
 	sim_vm_put(vm);
@@ -479,7 +485,7 @@ static void sim_sock_attach(struct sim_sock *s)
 			else
 				err = vmcomm_conn_accept(&vm->node, (u32)slot, &s->conn, &names);
 			if (!err)
-				sim.count.attached++;
+				sim_sock_attached(s);
 			sim_trace("%s socket %u: late %s %d", vm->name, s->id,
 				  s->client ? "offer" : "accept", err);
 		}

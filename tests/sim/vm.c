@@ -546,6 +546,7 @@ void sim_vm_leave(struct sim_vm *vm)
 	for (i = 0; i < vm->ncpu; i++)
 		sim_cpu_drain(&vm->cpu[i], SIM_NEVER);
 	vm->plugged = false;
+	vm->lost = false;
 	sim_trace("%s: left host %u", vm->name, vm->host);
 }
 
@@ -603,6 +604,7 @@ void sim_vm_crash(struct sim_vm *vm)
 
 	sim_trace("%s: crashes", vm->name);
 	vm->crashed = true;
+	vm->lost = false;
 	vm->node_up = false;
 	vm->irq = false;
 	vm->life++;

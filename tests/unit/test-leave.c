@@ -684,7 +684,42 @@ START_TEST(rounds)
 }
 END_TEST
 
-UNIT_MAIN("leave", both_read_everything, held_bytes_have_a_position, arrive_with_held_bytes,
+/* The device went without a word: all reads are ones. What was in rings nobody will ever know. */
+START_TEST(device_lost)
+{
+	struct fix *f = fix_up(2);
+	struct fend *e = fend_open(f, 0, 1), *r = fend_open(f, 0, 1), *c = fend_open(f, 0, 1);
+	struct fvm *vm = &f->vm[0];
+
+	fend_send(e, 100, 0);		 /* not read by the peer */
+	fend_send(r->peer, 100, 0);	 /* not read by us */
+	fend_send(c->peer, 100, 0);
+	fend_recv(c, 100);
+	e->conn.tx.unsettled = true;
+	memset(f->mem, 0xff, f->lay.size);
+	vm->deaf = f->vm[1].deaf = true;
+	ck_assert_int_eq(vmcomm_tx_settle(&e->conn, false), -EPROTO);
+	ck_assert_int_eq(vmcomm_tx_settle(&e->conn, true), -EPROTO);
+	ck_assert_uint_eq(e->conn.tx.pend_len, 0);
+	/* Its peer gets a reset, not an end of file. */
+	ck_assert(vmcomm_conn_close(&c->conn));
+	vmcomm_node_leave_begin(&vm->node);
+	vmcomm_node_leave_publish(&vm->node);
+	ck_assert_int_eq(vmcomm_conn_evict(&r->conn, fend_copied_seq(r), false), -EPROTO);
+	ck_assert_int_eq(vmcomm_conn_evict(&e->conn, fend_copied_seq(e), true), -EPROTO);
+	ck_assert(!vmcomm_conn_attached(&r->conn) && !vmcomm_conn_attached(&e->conn));
+	vmcomm_node_leave_done(&vm->node);
+	ck_assert(vmcomm_node_leave_answered(&vm->node));
+	fix_stop(f, 0);
+	fix_stop(f, 1);
+	fend_free(e);
+	fend_free(r);
+	fend_free(c);
+	fix_free(f);
+}
+END_TEST
+
+UNIT_MAIN("leave", device_lost, both_read_everything, held_bytes_have_a_position, arrive_with_held_bytes,
 	  put_runs_against_left, put_inside_evict, settled_once, hostile_final, both_leave, peer_is_deaf,
 	  answered_by_the_host, hello_only, gone, gone_after_exit, rebooted, rebooted_without_daemon,
 	  rebooted_while_leaving,
