@@ -191,6 +191,16 @@ class Life(Case):
         self.assertNotEqual((again["slot"], again["generation"]),
                             (first["slot"], first["generation"]))
 
+    def test_attach_may_wait_for_the_module(self):
+        self.group()
+        self.add("a", "10.0.0.1")
+        self.qemu("a")
+        reply = self.d.call("VmAttach", name="a", wait=False)[-1]
+        self.assertNotIn("error", reply)
+        self.assertEqual(reply["parameters"]["vm"]["state"], "attached")
+        reply = self.d.call("VmAttach", name="a")[-1]
+        self.assertIn("no vmcomm module answered", reply["parameters"]["message"])
+
     def test_reboot_gets_a_new_location(self):
         self.group()
         self.add("a", "10.0.0.1")
