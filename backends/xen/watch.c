@@ -94,6 +94,9 @@ static int ready(sd_event_source *s, int fd, uint32_t revents, void *arg)
 	struct watch *w = arg;
 	char **event;
 
+	/* xenstored does not come back before the host is booted again. */
+	if (revents & (EPOLLHUP | EPOLLERR))
+		sd_event_source_set_enabled(s, SD_EVENT_OFF);
 	while ((event = xs_check_watch(w->xs))) {
 		if (event[XS_WATCH_TOKEN][0] == 'd')
 			list_look(w);

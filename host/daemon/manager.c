@@ -104,6 +104,20 @@ static void vm_appeared(void *arg, const char *control)
 	give_devices(m);
 }
 
+/* The hypervisor's services may start after us. */
+static void watch_try(struct manager *m)
+{
+	int err;
+
+	if (!m->backend || !m->backend->watch || m->watch)
+		return;
+	err = m->backend->watch(m->event, vm_appeared, m, &m->watch);
+	if (err && !m->watch_said)
+		log_warning("backend %s: cannot see VMs start: %s: are the hypervisor's services running "
+			    "here? Trying again", m->backend->name, strerror(-err));
+	m->watch_said = err;
+}
+
 static int round_ready(sd_event_source *s, uint64_t usec, void *arg)
 {
 	struct manager *m = arg;
@@ -117,6 +131,7 @@ static int round_ready(sd_event_source *s, uint64_t usec, void *arg)
 		group_maintain(g);
 	}
 	domains_round(m);
+	watch_try(m);
 	give_devices(m);
 	sd_event_source_set_time_relative(s, 1000000);
 	sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
@@ -304,12 +319,7 @@ int manager_init(struct manager *m, sd_event *event, const char *config_file, bo
 	if (err)
 		return vmcomm_error_set(e, err, "cannot write %s/state.json: %s",
 					m->config.state_dir, strerror(-err));
-	if (m->backend && m->backend->watch) {
-		err = m->backend->watch(event, vm_appeared, m, &m->watch);
-		if (err)
-			return vmcomm_error_set(e, err, "backend %s: cannot see VMs start: %s",
-						m->backend->name, strerror(-err));
-	}
+	watch_try(m);
 	err = sd_event_add_time_relative(event, &m->timer, CLOCK_MONOTONIC, 1000000, 50000,
 					 round_ready, m);
 	return err < 0 ? vmcomm_error_set(e, err, "no timer") : 0;

@@ -120,7 +120,8 @@ struct manager {
 	const struct vmcomm_backend *backend; /* NULL: VMs are attached by the operator */
 	struct group *groups;
 	struct vm *vms;
-	struct vmcomm_backend_job *watch; /* for VMs that begin to run */
+	struct vmcomm_backend_job *watch; /* for VMs that begin to run; NULL: not yet, or no need */
+	bool watch_said; /* why not */
 	sd_event_source *timer;
 	uint8_t host_id[VMCOMM_HOST_ID_MAX];
 	uint32_t host_id_len;
