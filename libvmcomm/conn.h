@@ -219,12 +219,24 @@ static inline bool vmcomm_tx_in_ring(const struct vmcomm_conn *conn)
 bool vmcomm_tx_writable(struct vmcomm_conn *conn);
 
 /**
+ * vmcomm_tx_enters() - lockless: would the next bytes enter a ring, as far as the peer is concerned?
+ */
+bool vmcomm_tx_enters(struct vmcomm_conn *conn);
+
+/**
  * vmcomm_tx_grows() - lockless: will a sender that finds the ring full go to TCP for a larger one?
  */
 bool vmcomm_tx_grows(const struct vmcomm_conn *conn);
 
 /** vmcomm_tx_unread() - lockless: bytes in the ring or pending that the peer has not read */
 u32 vmcomm_tx_unread(struct vmcomm_conn *conn);
+
+/**
+ * vmcomm_tx_taken() - lockless: changes whenever the peer's program takes bytes of this direction
+ *
+ * Out of the ring, or from TCP: after an entry those that were sent before it come first.
+ */
+u64 vmcomm_tx_taken(struct vmcomm_conn *conn);
 
 /** vmcomm_tx_pending() - bytes to be put on TCP before all others; vmcomm_tx_pended() takes them */
 const u8 *vmcomm_tx_pending(struct vmcomm_conn *conn, u32 *len);

@@ -161,6 +161,16 @@ static void vmcomm_pair_scan(struct vmcomm_pair *pair)
 		vmcomm_pair_scan_theirs(pair, true);
 }
 
+void vmcomm_node_offers(struct vmcomm_node *node, u32 slot)
+{
+	struct vmcomm_pair *pair = slot < node->lay.slots ? node->pair[slot] : NULL;
+
+	vmcomm_lock(&node->lock);
+	if (pair && node->up && !node->leaving && pair->state == VMCOMM_PEER_UP)
+		vmcomm_pair_scan_theirs(pair, true);
+	vmcomm_unlock(&node->lock);
+}
+
 static void vmcomm_event_handle(struct vmcomm_pair *pair, u64 ev)
 {
 	u32 idx = VMCOMM_EVENT_IDX(ev), arg = VMCOMM_EVENT_ARG(ev);

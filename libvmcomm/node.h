@@ -194,6 +194,13 @@ int vmcomm_node_find(struct vmcomm_node *node, const u8 addr[16]);
  */
 int vmcomm_node_place(struct vmcomm_node *node, u32 slot, struct vmcomm_abi_pair *theirs);
 
+/**
+ * vmcomm_node_offers() - report all offers of the VM in @slot again, by conn_ops->offered()
+ *
+ * For an owner that could not take some of them when they were announced. Context: any.
+ */
+void vmcomm_node_offers(struct vmcomm_node *node, u32 slot);
+
 /** vmcomm_node_pair_up() - may connections to the VM in @slot be offered now? */
 bool vmcomm_node_pair_up(struct vmcomm_node *node, u32 slot);
 

@@ -268,8 +268,12 @@ void vmcomm_rx_consume(struct vmcomm_conn *conn, u32 n)
 		VMCOMM_WRITE_ONCE(rx->held_off, 0);
 		vmcomm_free_large(rx->held);
 		rx->held = NULL;
-		if (conn->rx_want)
+		if (conn->rx_want) {
 			vmcomm_conn_ready(conn);
+			/* A sender may wait for TCP. */
+			if (vmcomm_conn_attached(conn) && VMCOMM_READ_ONCE(conn->theirs))
+				vmcomm_conn_tell(conn);
+		}
 		return;
 	}
 	old = rx->tail;

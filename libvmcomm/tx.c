@@ -68,6 +68,20 @@ static bool vmcomm_tx_peer_stopped(struct vmcomm_conn *conn)
 	       vmcomm_load32(&theirs->gen) != VMCOMM_READ_ONCE(conn->peer_gen);
 }
 
+bool vmcomm_tx_enters(struct vmcomm_conn *conn)
+{
+	struct vmcomm_abi_ccb *theirs = VMCOMM_LOAD_ACQUIRE(conn->theirs);
+	struct vmcomm_pair *pair = VMCOMM_READ_ONCE(conn->pair);
+	u32 epoch = VMCOMM_READ_ONCE(conn->tx.epoch);
+
+	if (!pair || !theirs || epoch & 1 || VMCOMM_READ_ONCE(conn->tx.backoff) ||
+	    VMCOMM_READ_ONCE(conn->tx.pend_len) || VMCOMM_READ_ONCE(conn->tx.unsettled))
+		return false;
+	return VMCOMM_READ_ONCE(pair->state) == VMCOMM_PEER_UP &&
+	       VMCOMM_READ_ONCE(conn->node->enabled) && !VMCOMM_READ_ONCE(conn->node->leaving) &&
+	       vmcomm_load32(&theirs->rx_ready) && vmcomm_load32(&theirs->rx_epoch) == epoch;
+}
+
 static int vmcomm_ring_alloc(struct vmcomm_conn *conn, u32 shift)
 {
 	struct vmcomm_pair *pair = conn->pair;
@@ -500,6 +514,15 @@ u32 vmcomm_tx_unread(struct vmcomm_conn *conn)
 		return n;
 	in = VMCOMM_READ_ONCE(conn->tx.head) - vmcomm_load64(&theirs->tail);
 	return in <= 1u << VMCOMM_RING_SHIFT_MAX ? n + (u32)in : n;
+}
+
+u64 vmcomm_tx_taken(struct vmcomm_conn *conn)
+{
+	struct vmcomm_abi_ccb *theirs = VMCOMM_LOAD_ACQUIRE(conn->theirs);
+
+	if (!vmcomm_conn_attached(conn) || !theirs)
+		return 0;
+	return vmcomm_load64(&theirs->tail) + vmcomm_load64(&theirs->tcp_received);
 }
 
 const u8 *vmcomm_tx_pending(struct vmcomm_conn *conn, u32 *len)

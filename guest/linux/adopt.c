@@ -151,6 +151,7 @@ void vmcomm_adopt_work(struct work_struct *work)
 	struct vmcomm_link *link = container_of(to_delayed_work(work), struct vmcomm_link, adopt);
 	struct vmcomm_sock **v;
 	u32 n, i, left = 0;
+	u64 offered = 0;
 
 	if (READ_ONCE(link->closing))
 		return;
@@ -166,10 +167,16 @@ void vmcomm_adopt_work(struct work_struct *work)
 			v[i]->unsafe = false;
 			if (v[i]->conn.client && !sock_flag(v[i]->sk, SOCK_DEAD))
 				vmcomm_try_offer(v[i], true);
+			else if (!v[i]->conn.client && v[i]->slot < VMCOMM_SLOTS_MAX)
+				offered |= BIT_ULL(v[i]->slot);
 		}
 		release_sock(v[i]->sk);
 	}
 	vmcomm_sock_release(v, n);
+	/* The peer's offers may have come too early. */
+	for (i = 0; i < VMCOMM_SLOTS_MAX; i++)
+		if (offered & BIT_ULL(i))
+			vmcomm_node_offers(&link->node, i);
 	/* The tick goes on trying to offer; a reader that sleeps inside TCP wakes sooner or later. */
 	if (left && !READ_ONCE(link->closing))
 		queue_delayed_work(vmcomm_wq, &link->adopt,

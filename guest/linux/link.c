@@ -7,13 +7,44 @@
 LIST_HEAD(vmcomm_links);
 DEFINE_MUTEX(vmcomm_links_lock);
 
+/* The host wants the VM to leave before it takes the device away, or has thought better of it. */
+static void vmcomm_link_own_row(struct vmcomm_link *link)
+{
+	struct vmcomm_node *node = &link->node;
+	struct vmcomm_location loc;
+
+	if (node->backend->location(node, node->slot, &loc))
+		return;
+	if (loc.state == VMCOMM_SLOT_LEAVING && !READ_ONCE(link->left))
+		queue_work(vmcomm_wq, &link->leave_work);
+	else if (loc.state == VMCOMM_SLOT_LIVE && READ_ONCE(link->left) && link->rejoin)
+		link->rejoin(link);
+}
+
+/* Has the host written the own row since we looked? One load. */
+static bool vmcomm_link_row_moved(struct vmcomm_link *link)
+{
+	struct vmcomm_abi_location *row = container_of(link->node.location_word,
+						       struct vmcomm_abi_location, location);
+	u32 seq = vmcomm_load32(&row->seq);
+
+	if (seq == READ_ONCE(link->row_seq) || seq & 1)
+		return false;
+	WRITE_ONCE(link->row_seq, seq);
+	return true;
+}
+
 static void vmcomm_link_tasklet(struct tasklet_struct *t)
 {
 	struct vmcomm_link *link = from_tasklet(link, t, tasklet);
 
 	vmcomm_pace_begin(link);
-	if (READ_ONCE(link->up) && vmcomm_pace_end(link, vmcomm_node_event(&link->node)))
+	if (!READ_ONCE(link->up))
+		return;
+	if (vmcomm_pace_end(link, vmcomm_node_event(&link->node)))
 		tasklet_schedule(&link->tasklet);
+	if (vmcomm_link_row_moved(link))
+		vmcomm_link_own_row(link);
 }
 
 void vmcomm_link_doorbell(struct vmcomm_link *link)
@@ -53,16 +84,18 @@ static void vmcomm_link_peer_up(struct vmcomm_link *link, u32 slot)
 	vmcomm_sock_release(v, n);
 }
 
-static void vmcomm_link_offered(struct vmcomm_link *link, u32 slot, u32 idx)
+/* Return: it was taken. */
+static bool vmcomm_link_offered(struct vmcomm_link *link, u32 slot, u32 idx)
 {
 	u32 seq_local, seq_remote;
 	struct vmcomm_sock *vs;
+	bool taken = false;
 
 	if (vmcomm_offer_read(&link->node, slot, idx, &seq_local, &seq_remote))
-		return;
+		return false;
 	vs = vmcomm_adopt_by_key(seq_local, seq_remote);
 	if (!vs)
-		return;
+		return false;
 	lock_sock(vs->sk);
 	if (vs->link == link && !vs->unsafe && !vs->no_ring && !vs->gone &&
 	    !vs->conn.client && !vmcomm_conn_attached(&vs->conn) && vmcomm_is_enabled() &&
@@ -72,18 +105,39 @@ static void vmcomm_link_offered(struct vmcomm_link *link, u32 slot, u32 idx)
 		WRITE_ONCE(vs->slot, slot);
 		if (vs->adopted)
 			vmcomm_sock_set_key(vs, seq_local, seq_remote);
-		vmcomm_conn_accept(&link->node, slot, &vs->conn, &vs->names);
+		taken = !vmcomm_conn_accept(&link->node, slot, &vs->conn, &vs->names);
+		/* Writers at both ends may wait for TCP, and do not look. */
+		if (taken) {
+			vmcomm_conn_tell(&vs->conn);
+			vmcomm_sock_enters(vs);
+		}
 	}
 	release_sock(vs->sk);
 	sock_put(vs->sk);
 	vmcomm_sock_put(vs);
+	return taken;
+}
+
+/* Offers that could not be taken, or not noted, when they were announced. */
+static void vmcomm_link_look_offers(struct vmcomm_link *link)
+{
+	u64 slots;
+	u32 slot;
+
+	spin_lock_bh(&link->news_lock);
+	slots = link->news_offers;
+	link->news_offers = 0;
+	spin_unlock_bh(&link->news_lock);
+	for (slot = 0; slot < VMCOMM_SLOTS_MAX; slot++)
+		if (slots & BIT_ULL(slot))
+			vmcomm_node_offers(&link->node, slot);
 }
 
 static void vmcomm_link_news(struct work_struct *work)
 {
 	struct vmcomm_link *link = container_of(work, struct vmcomm_link, news_work);
 	u64 up, left, gone;
-	u32 offer = 0, slot;
+	u32 offer = 0, slot, taken = 0;
 	bool have;
 
 	spin_lock_bh(&link->news_lock);
@@ -112,22 +166,11 @@ static void vmcomm_link_news(struct work_struct *work)
 		spin_unlock_bh(&link->news_lock);
 		if (!have)
 			break;
-		vmcomm_link_offered(link, offer >> 24, offer & 0xffffff);
+		taken += vmcomm_link_offered(link, offer >> 24, offer & 0xffffff);
 	}
-}
-
-/* The host wants the VM to leave before it takes the device away, or has thought better of it. */
-static void vmcomm_link_own_row(struct vmcomm_link *link)
-{
-	struct vmcomm_node *node = &link->node;
-	struct vmcomm_location loc;
-
-	if (node->backend->location(node, node->slot, &loc))
-		return;
-	if (loc.state == VMCOMM_SLOT_LEAVING && !READ_ONCE(link->left))
-		queue_work(vmcomm_wq, &link->leave_work);
-	else if (loc.state == VMCOMM_SLOT_LIVE && READ_ONCE(link->left) && link->rejoin)
-		link->rejoin(link);
+	/* There was no room for some. Those that nobody can take are left to the tick. */
+	if (taken)
+		vmcomm_link_look_offers(link);
 }
 
 static void vmcomm_link_leave_work(struct work_struct *work)
@@ -219,6 +262,7 @@ static void vmcomm_link_tick(struct work_struct *work)
 		WRITE_ONCE(link->node.enabled, vmcomm_is_enabled());
 		vmcomm_node_tick(&link->node);
 		vmcomm_link_sockets(link);
+		vmcomm_link_look_offers(link);
 		vmcomm_link_own_row(link);
 	}
 	if (!READ_ONCE(link->closing))

@@ -55,6 +55,7 @@ struct vmcomm_link {
 	bool up;	       /* node is initialised */
 	bool closing;
 	bool left; /* the host asked; lock */
+	u32 row_seq; /* of the own row in the location table, when we looked last */
 	/* which slot a connection's other end is in; -ENOENT: none of ours */
 	int (*find)(struct vmcomm_link *link, const struct sock *sk, const u8 raddr[16],
 		    bool client);
@@ -73,15 +74,17 @@ struct vmcomm_link {
 	struct work_struct leave_work;
 	spinlock_t news_lock;
 	u64 news_up, news_left, news_gone; /* bits: slots */
+	u64 news_offers; /* the same: peers with offers that were missed */
 	struct mutex lock; /* node_init, leave */
 	struct delayed_work adopt;
 	u32 adopt_tries;
 	bool no_adopt;
 	u32 offers[64];	   /* announced offers to look at: peer slot << 24 | CCB, a small ring */
 	u32 offers_head, offers_tail;
-	bool offers_lost;
 	u32 spin, spin_skip; /* as a socket's, for the first wait of each socket (spin.c) */
 };
+
+#define VMCOMM_FULL_SHIFT_FIRST 4 /* of vmcomm_sock.full_shift */
 
 /* What kind of poll a socket has seen. */
 enum {
@@ -125,11 +128,15 @@ struct vmcomm_sock {
 	u32 tx_spin;
 	u32 tx_spin_skip;
 	unsigned long active; /* jiffies of the last ring byte sent */
-	u64 full_tail;		  /* send.c: what the peer had read when the ring was full */
+	u64 full_taken;		  /* send.c: what the peer had taken when the ring was full */
 	unsigned long full_since; /* jiffies of that */
-	u64 watch_tail;	      /* watch.c: what the peer had read, */
+	u8 full_shift;		  /* log2 of how much longer than at first a full ring may last */
+	bool full_left;		  /* the ring was left because it was full for too long */
+	bool enter; /* a ring can be entered, and nobody has tried since */
+	u64 watch_taken;	  /* watch.c: what the peer had taken, */
+	unsigned long watch_since; /* the jiffies of that, */
 	u64 watch_beat;	      /* its heartbeat, */
-	unsigned long watch_moved; /* and the jiffies when one of them changed last */
+	unsigned long watch_moved; /* and the jiffies when one of the two changed last */
 	unsigned long watch_alive; /* jiffies of the last keepalive */
 	u32 back_seq;	      /* quit.c: rcv_nxt, */
 	unsigned long back_moved; /* the jiffies when it changed last, */
@@ -175,6 +182,8 @@ void vmcomm_sock_ops(struct vmcomm_sock *vs);
 void vmcomm_sock_names(const struct sock *sk, struct vmcomm_conn_names *names);
 void vmcomm_sock_evict_later(struct vmcomm_sock *vs, enum vmcomm_reason reason);
 void vmcomm_sock_tell(struct vmcomm_sock *vs);
+void vmcomm_sock_enters(struct vmcomm_sock *vs);
+bool vmcomm_sock_may_enter(struct vmcomm_sock *vs);
 void vmcomm_sock_forget(struct vmcomm_sock *vs);
 void vmcomm_sock_set_key(struct vmcomm_sock *vs, u32 seq_local, u32 seq_remote);
 struct vmcomm_sock *vmcomm_sock_by_key(u32 seq_local, u32 seq_remote);
@@ -212,6 +221,8 @@ int vmcomm_getsockopt(struct sock *sk, int level, int optname, char __user *optv
 		      int __user *optlen);
 int vmcomm_ioctl(struct sock *sk, int cmd, vmcomm_ioctl_arg arg);
 int vmcomm_pend_flush(struct vmcomm_sock *vs, bool force);
+unsigned long vmcomm_send_patience(const struct vmcomm_sock *vs);
+void vmcomm_send_stalled(struct vmcomm_sock *vs);
 int vmcomm_settle_wait(struct vmcomm_sock *vs, long timeout);
 struct proto_ops;
 void vmcomm_ops_fill(struct proto_ops *ops);

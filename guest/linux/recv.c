@@ -535,6 +535,8 @@ __poll_t vmcomm_poll(struct file *file, struct socket *sock, struct poll_table_s
 	else if (vs && READ_ONCE(vs->edge) == VMCOMM_EDGE_UNKNOWN)
 		WRITE_ONCE(vs->edge, VMCOMM_EDGE_LEVEL);
 	mask = vmcomm_template_poll(file, sock, wait);
+	if (vs && !(mask & EPOLLOUT) && vmcomm_sock_may_enter(vs))
+		mask |= EPOLLOUT | EPOLLWRNORM;
 	if (vs && edge) {
 		rcu_read_lock();
 		if (vmcomm_conn_attached(&vs->conn) && vmcomm_rx_arm_edge(&vs->conn))

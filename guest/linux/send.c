@@ -7,8 +7,14 @@
 
 /* A thread inside TCP's sendmsg keeps the socket off the ring: not for more than this at a time. */
 #define VMCOMM_TCP_PIECE (256 * 1024)
-/* A reader that took nothing for so long does not read at the moment. */
+/*
+ * A reader that took nothing for so long does not read at the moment. It may also be slow, or its
+ * VM gets no CPU: then TCP gets full as well, and all that it took on the way has to come over the
+ * network before the ring is read again. So the patience doubles whenever TCP got full, too, and
+ * is halved when that was what the writer needed.
+ */
 #define VMCOMM_FULL_TIME (HZ / 50 + 1)
+#define VMCOMM_FULL_SHIFT_MAX 7
 /* The reader may start on what is there while the rest is copied. */
 #define VMCOMM_RING_PIECE (32 * 1024)
 
@@ -118,6 +124,12 @@ int vmcomm_pend_flush(struct vmcomm_sock *vs, bool force)
 			WRITE_ONCE(sk->sk_sndbuf, sndbuf);
 		if (n == -EAGAIN || n == -ENOBUFS || n == -ENOMEM)
 			return -EAGAIN;
+		/* The ring's count is without them (vmcomm_tx_settle()). */
+		if (n > 0) {
+			vs->conn.tcp_sent += n;
+			if (vmcomm_conn_attached(&vs->conn))
+				vmcomm_store64(&vs->conn.mine->tcp_sent, vs->conn.tcp_sent);
+		}
 		/* A connection that is dead takes its bytes with it, as TCP's own queue does. */
 		vmcomm_tx_pended(&vs->conn, n < 0 ? len : (u32)n);
 	}
@@ -159,6 +171,36 @@ static bool vmcomm_send_ring_ready(struct vmcomm_sock *vs)
 	return ready || vmcomm_send_stop(vs);
 }
 
+unsigned long vmcomm_send_patience(const struct vmcomm_sock *vs)
+{
+	const struct tcp_sock *tp = tcp_sk(vs->sk);
+
+	/* What was sent before the ring was entered has not even arrived. */
+	if (READ_ONCE(tp->snd_una) != READ_ONCE(tp->write_seq))
+		return VMCOMM_FULL_TIME << VMCOMM_FULL_SHIFT_MAX;
+	return VMCOMM_FULL_TIME << vs->full_shift;
+}
+
+/* The ring has been full for that long: the next bytes go to TCP. Socket lock held. */
+void vmcomm_send_stalled(struct vmcomm_sock *vs)
+{
+	vmcomm_tx_exit(&vs->conn, VMCOMM_REASON_STALLED);
+	vs->full_since = 0;
+	vs->full_left = true;
+}
+
+/* After that: TCP took all that there was to send (@took), or got full, too. Socket lock held. */
+static void vmcomm_send_unstalled(struct vmcomm_sock *vs, bool took)
+{
+	if (likely(!vs->full_left))
+		return;
+	vs->full_left = false;
+	if (!took && vs->full_shift < VMCOMM_FULL_SHIFT_MAX)
+		vs->full_shift++;
+	else if (took && vs->full_shift)
+		vs->full_shift--;
+}
+
 /*
  * The ring is full, and a waiter will hear when it is not. When the reader takes nothing at all the
  * bytes go to TCP: it takes as many as it always does before a writer has to wait, and until it is
@@ -167,13 +209,13 @@ static bool vmcomm_send_ring_ready(struct vmcomm_sock *vs)
 static bool vmcomm_send_full(struct vmcomm_sock *vs)
 {
 	unsigned long *flags = &vs->sk->sk_socket->flags;
+	u64 taken = vmcomm_tx_taken(&vs->conn);
 
-	if (vs->full_tail != vs->conn.tx.tail || !vs->full_since) {
-		vs->full_tail = vs->conn.tx.tail;
+	if (vs->full_taken != taken || !vs->full_since) {
+		vs->full_taken = taken;
 		vs->full_since = jiffies | 1;
-	} else if (time_after(jiffies, vs->full_since + VMCOMM_FULL_TIME)) {
-		vmcomm_tx_exit(&vs->conn, VMCOMM_REASON_STALLED);
-		vs->full_since = 0;
+	} else if (time_after(jiffies, vs->full_since + vmcomm_send_patience(vs))) {
+		vmcomm_send_stalled(vs);
 		return false;
 	}
 
@@ -209,13 +251,13 @@ static bool vmcomm_send_spin(struct vmcomm_sock *vs)
 static bool vmcomm_send_tcp_ready(struct vmcomm_sock *vs)
 {
 	return (sk_stream_wspace(vs->sk) > 0 && vs->orig->stream_memory_free(vs->sk, 1)) ||
-	       vmcomm_send_stop(vs);
+	       vmcomm_sock_may_enter(vs) || vmcomm_send_stop(vs);
 }
 
 /* A part of *timeo, after which to look whether the reader reads at all. 0 or -errno. */
 static int vmcomm_send_wait_ring(struct vmcomm_sock *vs, long *timeo)
 {
-	long slice = min_t(long, *timeo, VMCOMM_FULL_TIME), left = slice;
+	long slice = min_t(long, *timeo, vmcomm_send_patience(vs) + 1), left = slice;
 	int err = vmcomm_send_wait(vs, &left, vmcomm_send_ring_ready(vs));
 
 	if (*timeo != MAX_SCHEDULE_TIMEOUT)
@@ -300,6 +342,7 @@ static int vmcomm_send_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 			err = -ERESTARTNOINTR; /* vmcomm_sendmsg() knows how */
 			break;
 		}
+		WRITE_ONCE(vs->enter, false);
 		flags = vmcomm_send_needs_tcp(vs, msg) ||
 				(vmcomm_send_corked(vs) && !vmcomm_send_uncork(vs)) ||
 				vs->tcp_send ? VMCOMM_TX_TCP : 0;
@@ -310,6 +353,7 @@ static int vmcomm_send_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 					      sock_error(sk) : -EPIPE;
 				break;
 			}
+			vmcomm_send_unstalled(vs, true);
 			n = vmcomm_send_ring(vs, msg, len - done);
 			if (n < 0)
 				err = n;
@@ -328,9 +372,11 @@ static int vmcomm_send_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 			n = vmcomm_send_tcp(vs, msg, len - done);
 			if (n > 0)
 				done += n;
-			else if (n == -EAGAIN && timeo)
+			else if (n == -EAGAIN)
+				vmcomm_send_unstalled(vs, false);
+			if (n == -EAGAIN && timeo)
 				err = vmcomm_send_wait(vs, &timeo, vmcomm_send_tcp_ready(vs));
-			else
+			else if (n <= 0)
 				err = n ?: (len ? -EAGAIN : 0);
 			break;
 		case VMCOMM_NEXT_HELD:

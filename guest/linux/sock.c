@@ -159,6 +159,7 @@ struct vmcomm_sock *vmcomm_sock_wrap(struct sock *sk, struct vmcomm_link *link, 
 	vs->orig = sk->sk_prot;
 	vs->spin = vmcomm_spin_us * 1000;
 	vs->tx_spin = vs->spin;
+	vs->full_shift = VMCOMM_FULL_SHIFT_FIRST;
 	mutex_init(&vs->tcp_read);
 	__skb_queue_head_init(&vs->front);
 	INIT_WORK(&vs->evict_work, vmcomm_sock_evict_work);
@@ -403,6 +404,41 @@ void vmcomm_sock_tell(struct vmcomm_sock *vs)
 	vs->sk->sk_data_ready(vs->sk);
 }
 
+/* Lockless. */
+bool vmcomm_sock_may_enter(struct vmcomm_sock *vs)
+{
+	bool ret;
+
+	if (likely(!READ_ONCE(vs->enter)))
+		return false;
+	rcu_read_lock();
+	ret = vmcomm_tx_enters(&vs->conn);
+	rcu_read_unlock();
+	return ret;
+}
+
+/*
+ * The two ends have just found each other: a writer that waits for room in TCP's queue need not, and
+ * what it puts there would have to go over the network before its direction is back in a ring. Once;
+ * should the ring not be had, TCP's word counts again. Socket lock, or a reference; any context.
+ */
+void vmcomm_sock_enters(struct vmcomm_sock *vs)
+{
+	struct sock *sk = vs->sk;
+	struct socket_wq *wq;
+
+	rcu_read_lock();
+	if (!READ_ONCE(vs->no_ring) && !READ_ONCE(vs->gone) && vmcomm_tx_enters(&vs->conn)) {
+		WRITE_ONCE(vs->enter, true);
+		wq = rcu_dereference(sk->sk_wq);
+		if (skwq_has_sleeper(wq))
+			wake_up_interruptible_poll(&wq->wait, EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND);
+		if (wq && wq->fasync_list && !(sk->sk_shutdown & SEND_SHUTDOWN))
+			sock_wake_async(wq, SOCK_WAKE_SPACE, POLL_OUT);
+	}
+	rcu_read_unlock();
+}
+
 static void vmcomm_sock_wake(struct vmcomm_conn *conn)
 {
 	struct vmcomm_sock *vs = vmcomm_sock_from_conn(conn);
@@ -433,8 +469,11 @@ static void vmcomm_sock_wake(struct vmcomm_conn *conn)
 		vmcomm_sock_tell(vs);
 	/* The struct socket may go at any time, but not its memory. */
 	sock = READ_ONCE(sk->sk_socket);
-	if (sock && test_bit(SOCK_NOSPACE, &sock->flags))
+	if (sock && test_bit(SOCK_NOSPACE, &sock->flags)) {
 		sk->sk_write_space(sk);
+		if (test_bit(SOCK_NOSPACE, &sock->flags))
+			vmcomm_sock_enters(vs);
+	}
 	rcu_read_unlock();
 }
 
@@ -458,10 +497,11 @@ static void vmcomm_sock_offered(struct vmcomm_node *node, u32 slot, u32 idx)
 	struct vmcomm_link *link = container_of(node, struct vmcomm_link, node);
 
 	spin_lock_bh(&link->news_lock);
-	/* When it is full the peer repeats its offer a second later. */
 	if (link->offers_head - link->offers_tail < ARRAY_SIZE(link->offers))
 		link->offers[link->offers_head++ % ARRAY_SIZE(link->offers)] = slot << 24 |
 									       (idx & 0xffffff);
+	else
+		link->news_offers |= BIT_ULL(slot);
 	spin_unlock_bh(&link->news_lock);
 	queue_work(vmcomm_wq, &link->news_work);
 }

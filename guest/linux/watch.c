@@ -54,22 +54,24 @@ void vmcomm_watch(struct vmcomm_sock *vs)
 {
 	struct vmcomm_conn *conn = &vs->conn;
 	u32 unread = vmcomm_tx_unread(conn);
-	u64 tail, beat;
+	u64 taken, beat;
 
 	vmcomm_watch_keepalive(vs);
 	if (!conn->theirs)
 		return;
-	tail = vmcomm_load64(&conn->theirs->tail);
+	taken = vmcomm_tx_taken(conn);
 	beat = vmcomm_watch_heartbeat(vs);
-	if (!unread || tail != vs->watch_tail) {
-		vs->watch_tail = tail;
+	if (!unread || taken != vs->watch_taken) {
+		vs->watch_taken = taken;
+		vs->watch_since = jiffies;
 		vs->watch_beat = beat;
 		vs->watch_moved = jiffies;
 		return;
 	}
 	/* TCP takes what it has room for, and then blocks the writer as it always does. */
-	if (vmcomm_tx_in_ring(conn) && !vmcomm_tx_writable(conn)) {
-		vmcomm_tx_exit(conn, VMCOMM_REASON_STALLED);
+	if (vmcomm_tx_in_ring(conn) && !vmcomm_tx_writable(conn) &&
+	    time_after(jiffies, vs->watch_since + vmcomm_send_patience(vs))) {
+		vmcomm_send_stalled(vs);
 		if (vs->sk->sk_socket)
 			vs->sk->sk_write_space(vs->sk);
 	}

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import tempfile
-import threading
 import time
 
 from . import accel, initramfs, net as nets, parking, qemu
@@ -55,7 +54,6 @@ class Guest:
         self.ip4 = self.ip6 = self.mac = None
         self.boot_seconds = None
         self.qemu = None
-        self._reserved = []
         self.log = KernelLog(lab.logs / f"{name}.kernel.log")
         self._commands = open(lab.logs / f"{name}.commands.log", "w", encoding="utf-8")
         self._agent = None
@@ -102,7 +100,8 @@ class Guest:
         if net:
             args = net.enter(args)
         log = self.lab.logs / f"{self.name}.qemu{'' if self._launches == 1 else self._launches}.log"
-        return qemu.Qemu(self.name, args, log, self.lab.undertaker), files
+        return qemu.Qemu(self.name, args, log, self.lab.undertaker,
+                         parking.environment(self.lab.accel)), files
 
     # -- migration -------------------------------------------------------------------------------
 
@@ -127,15 +126,13 @@ class Guest:
                         capabilities=[{"capability": "x-ignore-shared", "state": True}])
 
     @contextlib.contextmanager
-    def moving(self, receiver, device="vmcomm0"):
+    def moving(self, receiver):
         """Around a migration into RECEIVER by somebody else (vmcommd): commands wait meanwhile.
 
         If the guest runs in the receiver at the block's end, that is its QEMU from then on, and the
         old one is killed if it has not ended. Otherwise the receiver is killed. Jobs go on either way.
         """
-        parker = threading.Thread(target=self._park, args=(self.qemu, device), daemon=True)
         with self._agent.held():
-            parker.start()
             try:
                 yield
             finally:
@@ -146,15 +143,6 @@ class Guest:
                     self._agent.hand_over(receiver.agent, old.kill)
                 else:
                     receiver.close()
-
-    def _park(self, process, device):
-        """What unplugging() does, for a device that may go at any time."""
-        if self.lab.accel != "tcg":
-            return
-        events, descriptors = len(process.qmp.events), parking.eventfds(process)
-        with contextlib.suppress(LabError, OSError):
-            process.qmp.wait_event("DEVICE_DELETED", 600, since=events, device=device)
-            parking.fill(process, descriptors)
 
     def command_line(self, files, nic=None):
         """QEMU's arguments; files has the paths of agent, qmp and console."""
@@ -168,8 +156,6 @@ class Guest:
         if not self.qemu.qmp:
             self.qemu.open_monitor(self._files["qmp"])
             self._share_ram(self.qemu)
-            if self.lab.accel == "tcg":
-                self._reserved = parking.reserve(self.qemu)
             self._agent.connect(self._files["agent"], self.qemu.must_live)
 
     def wait_ready(self, timeout=120):
@@ -377,18 +363,10 @@ class Guest:
 
     @contextlib.contextmanager
     def unplugging(self, name="vmcomm", timeout=60):
-        """Around an unplug of device NAME by somebody else (vmcommd).
-
-        At the block's end it waits until the device is gone and keeps QEMU from burning a core
-        and from crashing (lab.parking; this adds as many descriptors to QEMU as the device had).
-        """
-        parking.release(self.qemu, self._reserved)
-        self._reserved = []
-        events, descriptors = len(self.qmp.events), parking.eventfds(self.qemu)
+        """Around an unplug of device NAME by somebody else (vmcommd): wait until it is gone."""
+        events = len(self.qmp.events)
         yield
         self.qmp.wait_event("DEVICE_DELETED", timeout, since=events, device=name)
-        if self.lab.accel == "tcg":
-            self._reserved = parking.fill(self.qemu, descriptors)
 
     # -- end -------------------------------------------------------------------------------------
 

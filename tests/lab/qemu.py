@@ -90,7 +90,7 @@ def command_line(name, machine, accel, kernel_image, initramfs, files, nic=None,
 class Qemu:
     """A running QEMU. log is the path that takes its stdout and stderr."""
 
-    def __init__(self, name, args, log, undertaker):
+    def __init__(self, name, args, log, undertaker, env=None):
         self.name = name
         self.args = args
         self.log = log
@@ -99,7 +99,7 @@ class Qemu:
             out.flush()
             # A session of its own: Ctrl-C is for the lab, which then ends its guests.
             self.process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                            start_new_session=True)
+                                            start_new_session=True, env=env)
         undertaker.process(self.process.pid)
         self.qmp = None
 

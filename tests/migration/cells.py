@@ -13,6 +13,7 @@ import json
 import random
 import select
 import socket
+import struct
 import sys
 import threading
 import time
@@ -269,6 +270,61 @@ class Unaccepted(Cell):
         same(read_all(s), b"end")
 
 
+class AcceptQueue(Cell):
+    """Several connections in the holder's accept queue, each with bytes in it."""
+
+    listens = True
+    number = 6
+
+    def accept(self, server, role):
+        self.ready()
+        self.after()
+        for i in range(self.number):
+            with server.accept()[0] as s:
+                got = read_all(s)
+                same(got[1:], data(20 + got[0], SMALL // 8))
+                s.sendall(b"end %d" % got[0])
+
+    def other(self, s):
+        queue = [s] + [socket.create_connection(s.getpeername()[:2]) for _ in range(self.number - 1)]
+        for i, c in enumerate(queue):
+            c.sendall(bytes([i]) + data(20 + i, SMALL // 8))
+            c.shutdown(socket.SHUT_WR)
+        self.ready()
+        for i, c in enumerate(queue):
+            same(read_all(c), b"end %d" % i)
+            c.close()
+
+
+class Ktls(Warm):
+    """Both ends have given the kernel keys, and encrypted bytes are unread."""
+
+    TCP_ULP, SOL_TLS, TX, RX = 31, 282, 1, 2
+
+    def encrypt(self, s, out, back):
+        s.setsockopt(socket.IPPROTO_TCP, self.TCP_ULP, b"tls")
+        for way, key in ((self.TX, out), (self.RX, back)):
+            # struct tls12_crypto_info_aes_gcm_128: TLS 1.2; then iv, key, salt, first record
+            s.setsockopt(self.SOL_TLS, way, struct.pack("HH8s16s4s8s", 0x0303, 51, b"iv" * 4,
+                                                        bytes([key]) * 16, b"salt", bytes(8)))
+
+    def hold(self, s):
+        self.encrypt(s, 1, 2)
+        s.sendall(data(14, SMALL // 4))
+        self.ready()
+        self.after()
+        s.sendall(data(15, SMALL // 4))
+        s.shutdown(socket.SHUT_WR)
+        same(read_all(s), data(16, SMALL // 4))
+
+    def meet(self, s):
+        self.encrypt(s, 2, 1)
+        self.ready()
+        self.after()
+        same(read_all(s), data(14, SMALL // 4) + data(15, SMALL // 4))
+        s.sendall(data(16, SMALL // 4))
+
+
 class SendClose(Warm):
     """M19: the first calls after the migration are the last write and a close."""
 
@@ -301,7 +357,7 @@ class CloseOnly(Warm):
 
 CELLS = {"sending": Sending, "receiving": Receiving, "blocked-recv": BlockedRecv,
          "blocked-send": BlockedSend, "poll": Poll, "half-closed": HalfClosed, "closing": Closing,
-         "unaccepted": Unaccepted, "send-close": SendClose, "close": CloseOnly}
+         "unaccepted": Unaccepted, "accept-queue": AcceptQueue, "ktls": Ktls, "send-close": SendClose, "close": CloseOnly}
 
 
 def main():

@@ -17,7 +17,7 @@ import tempfile
 
 import daemonlib
 from guests.cluster import Member
-from lab import paths, rootdisk
+from lab import kernel, paths, rootdisk
 from lab.session import wait_until
 
 GROUP = "blue"
@@ -155,7 +155,18 @@ class Site:
             for path in [str(paths.built(p)) for p in PROGRAMS] + [module]:
                 with open(path, "rb") as f:
                     member.guest.put(path, f.read(), 0o755)
+            self._provide_tls(member.guest)
+        else:
+            member.guest.run("modprobe tls")
         member.guest.insmod(module)
+
+    @staticmethod
+    def _provide_tls(guest):
+        """The kernel's TLS, and what it would load by itself when it gets a key."""
+        for path in kernel.module_files(guest.kernel, ["ctr", "ghash_generic", "gcm", "tls"]):
+            guest.put(f"/tmp/{path.name}", kernel.module_bytes(path))
+            guest.run(f"insmod /tmp/{path.name}", check=False)
+            guest.run(f"rm /tmp/{path.name}")
 
     def join(self, members):
         for member in members:

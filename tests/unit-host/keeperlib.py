@@ -2,6 +2,7 @@
 """A client of vmcomm-keeper: both sides that QEMU and vmcommd see of it."""
 
 import array
+import contextlib
 import mmap
 import os
 import socket
@@ -232,7 +233,11 @@ class Keeper:
         return self.log.read()
 
     def admin(self):
-        return Admin(self.path("keeper.sock"))
+        def connect():
+            # The socket has its name a moment before it listens.
+            with contextlib.suppress(ConnectionRefusedError):
+                return Admin(self.path("keeper.sock"))
+        return wait_for(connect)
 
     def fds(self):
         return len(os.listdir(f"/proc/{self.proc.pid}/fd"))

@@ -266,7 +266,7 @@ class Case(unittest.TestCase):
 
     def at_a(self, attached=True):
         """It runs at the source, in shared memory, and nothing is left of the attempt."""
-        wait_for(lambda: self.a.vm("vm")["state"] == "up", 30)
+        wait_for(lambda: self.a.vm("vm")["state"] == "up")
         self.assertEqual(self.qa.status, "running")
         self.assertNotIn("migrates_to", self.a.vm("vm"))
         if attached:

@@ -463,6 +463,34 @@ START_TEST(announced)
 }
 END_TEST
 
+/* An owner that could not take an offer asks for it again. */
+START_TEST(announced_again)
+{
+	struct fix *f = fix_up(2);
+	struct fend *e = fend_pair(f, 0, 1);
+
+	ck_assert_int_eq(fend_offer(e, true), 0);
+	fix_run(f);
+	ck_assert_uint_eq(f->vm[1].offered, 1);
+	ck_assert(!vmcomm_conn_attached(&e->peer->conn));
+	vmcomm_node_offers(&f->vm[1].node, 0);
+	ck_assert_uint_eq(f->vm[1].offered, 2);
+	ck_assert_uint_eq(f->vm[1].offered_idx, e->conn.idx);
+	/* Nobody at all, and oneself. */
+	vmcomm_node_offers(&f->vm[1].node, VMCOMM_SLOTS_MAX);
+	vmcomm_node_offers(&f->vm[1].node, 1);
+	ck_assert_uint_eq(f->vm[1].offered, 2);
+	ck_assert_int_eq(fend_accept(e->peer), 0);
+	fix_run(f);
+	fend_send(e, 1, 0); /* it sees the accept */
+	vmcomm_node_offers(&f->vm[1].node, 0);
+	ck_assert_uint_eq(f->vm[1].offered, 2);
+	fend_recv_all(e->peer);
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
 START_TEST(no_pair)
 {
 	struct fix *f = fix_new(2, 1u << 24, 16);
@@ -562,4 +590,4 @@ END_TEST
 UNIT_MAIN("conn", mapped_late, offer_and_accept, doorbells_of_setting_up, wrong_key, hostile_accept,
 	  attached_once, offers_full, many, close_with_data, close_unread,
 	  close_before_accept_is_seen, accept_write_close, half_used_again, offer_generation,
-	  old_offers_make_room, announced, no_pair, accepted_once)
+	  old_offers_make_room, announced, announced_again, no_pair, accepted_once)

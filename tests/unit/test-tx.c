@@ -156,6 +156,53 @@ START_TEST(full_ring_and_room)
 }
 END_TEST
 
+/* What the peer's program takes, out of the ring or from TCP, shows that it reads. */
+START_TEST(taken)
+{
+	struct fix *f = fix_up(2);
+	struct fend *e = fend_open(f, 0, 1);
+	u64 before = vmcomm_tx_taken(&e->conn);
+
+	fend_send(e, 100, 0);
+	ck_assert_uint_eq(vmcomm_tx_taken(&e->conn), before);
+	fend_recv(e->peer, 10);
+	ck_assert_uint_eq(vmcomm_tx_taken(&e->conn), before + 10);
+	vmcomm_store64(&e->peer->conn.mine->tcp_received, 5); /* the owner counts these */
+	ck_assert_uint_eq(vmcomm_tx_taken(&e->conn), before + 15);
+	fend_recv_all(e->peer);
+	fend_free(e);
+	e = fend_pair(f, 0, 1);
+	ck_assert_uint_eq(vmcomm_tx_taken(&e->conn), 0);
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
+/* A sender that waits for TCP asks whether the next bytes would enter a ring. */
+START_TEST(enters)
+{
+	struct fix *f = fix_up(2);
+	struct fend *e = fend_pair(f, 0, 1);
+
+	ck_assert(!vmcomm_tx_enters(&e->conn));
+	fend_free(e);
+	e = fend_open(f, 0, 1);
+	fend_send(e, 100, 0);
+	ck_assert(!vmcomm_tx_enters(&e->conn)); /* it has */
+	fend_send(e, 1, VMCOMM_TX_TCP);
+	ck_assert(!vmcomm_tx_enters(&e->conn)); /* the peer has not followed */
+	fend_recv_all(e->peer);
+	ck_assert(vmcomm_tx_enters(&e->conn));
+	f->vm[0].node.enabled = false;
+	ck_assert(!vmcomm_tx_enters(&e->conn));
+	f->vm[0].node.enabled = true;
+	vmcomm_conn_unready(&e->peer->conn);
+	ck_assert(!vmcomm_tx_enters(&e->conn));
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
 /* Doorbells of a stream whose reader does not sleep: none but the first. */
 START_TEST(no_doorbell_without_sleeper)
 {
@@ -515,6 +562,6 @@ START_TEST(detached)
 END_TEST
 
 UNIT_MAIN("tx", first_bytes_use_tcp, reentry_needs_acknowledgement, poll_acknowledges,
-	  unready_and_disabled, full_ring_and_room, no_doorbell_without_sleeper, grows, expects, shrinks,
+	  unready_and_disabled, full_ring_and_room, taken, enters, no_doorbell_without_sleeper, grows, expects, shrinks,
 	  not_idle, heap_is_full, grows_after_shortage, new_ring_is_clean, hostile_tail,
 	  shares_are_balanced, share_fails, detached)
