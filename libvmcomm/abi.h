@@ -286,7 +286,10 @@ struct vmcomm_abi_ccb {
 	vmcomm_le64 tcp_received;
 	vmcomm_le64 ring_sent;
 	vmcomm_le64 ring_received;
-	vmcomm_u8 pad3[24];
+	/* with VMCOMM_CCB_F_MET: bytes that went through rings since the two ends met first */
+	vmcomm_le64 met_sent;
+	vmcomm_le64 met_received;
+	vmcomm_u8 pad3[8];
 };
 VMCOMM_ABI_ASSERT(__builtin_offsetof(struct vmcomm_abi_ccb, head) == 64);
 VMCOMM_ABI_ASSERT(__builtin_offsetof(struct vmcomm_abi_ccb, tail) == 128);
@@ -296,6 +299,7 @@ VMCOMM_ABI_ASSERT(sizeof(struct vmcomm_abi_ccb) == 256);
 
 #define VMCOMM_CCB_F_ADOPTED 1 /* older than the module */
 #define VMCOMM_CCB_F_CLIENT  2 /* owner made the offer */
+#define VMCOMM_CCB_F_MET     4 /* owner knows the peer's end from an earlier block */
 
 #define VMCOMM_FINAL_STOP  1 /* owner stops reading: what is put from now on may not be read */
 #define VMCOMM_FINAL_VALID 2 /* final says how far it read */

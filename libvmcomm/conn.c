@@ -55,7 +55,8 @@ static int vmcomm_conn_attach(struct vmcomm_pair *pair, struct vmcomm_conn *conn
 	vmcomm_store32(&m->peer_gen, 0);
 	vmcomm_store32(&m->seq_local, conn->seq_local);
 	vmcomm_store32(&m->seq_remote, conn->seq_remote);
-	vmcomm_store32(&m->flags, conn->client ? VMCOMM_CCB_F_CLIENT : 0);
+	vmcomm_store32(&m->flags, (conn->client ? VMCOMM_CCB_F_CLIENT : 0) |
+				  (conn->met ? VMCOMM_CCB_F_MET : 0));
 	vmcomm_store32(&m->reason, VMCOMM_REASON_NEW);
 	for (i = 0; i < 16; i++) {
 		vmcomm_store8(&m->laddr[i], names->laddr[i]);
@@ -82,10 +83,14 @@ static int vmcomm_conn_attach(struct vmcomm_pair *pair, struct vmcomm_conn *conn
 	vmcomm_store64(&m->tcp_received, conn->tcp_received);
 	vmcomm_store64(&m->ring_sent, conn->ring_sent);
 	vmcomm_store64(&m->ring_received, conn->ring_received);
+	vmcomm_store64(&m->met_sent, conn->ring_sent - conn->met_sent);
+	vmcomm_store64(&m->met_received, conn->ring_received - conn->met_received);
 
 	conn->tx.stalls = 0;
 	VMCOMM_WRITE_ONCE(conn->tx.unsettled, false);
 	conn->tx.behind = false;
+	conn->tx.first = conn->met;
+	conn->tx.first_seq_set = false;
 	if (!conn->tx.want_shift)
 		conn->tx.want_shift = node->ring_shift_first;
 	conn->rx.ready = conn->rx_want && !conn->rx.held_len;

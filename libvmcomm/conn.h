@@ -38,6 +38,9 @@ struct vmcomm_tx {
 	u32 stalls;	/* times that the ring was found full since it was entered */
 	bool unsettled; /* the last bytes may or may not have been taken by a peer that left */
 	bool behind; /* bytes went to TCP after those in the ring */
+	bool first;  /* attached anew: some bytes go over TCP before the ring is entered */
+	bool first_seq_set;
+	u32 first_seq; /* TCP's write_seq when bytes were to be sent for the first time since */
 	u32 backoff; /* attempts to get memory that are skipped */
 	u8 *pend;
 	u32 pend_len;
@@ -81,6 +84,8 @@ struct vmcomm_conn {
 	struct vmcomm_tx tx;
 	struct vmcomm_rx rx;
 	u64 tcp_sent, tcp_received, ring_sent, ring_received;
+	bool met; /* the peer's context and this one have been attached to each other before */
+	u64 met_sent, met_received; /* ring_sent and ring_received when they were for the first time */
 };
 
 /* What a human wants to see of a connection; IPv6 or v4-mapped, host byte order ports. */
@@ -180,6 +185,12 @@ enum vmcomm_next vmcomm_tx_next(struct vmcomm_conn *conn, u32 write_seq, u32 fla
  * A first ring is made for that, if memory is plenty, rather than grown to it by and by.
  */
 void vmcomm_tx_expect(struct vmcomm_conn *conn, size_t n);
+
+/** vmcomm_tx_first() - do bytes have to go over TCP, now that the VM arrived, before a ring is entered? */
+static inline bool vmcomm_tx_first(const struct vmcomm_conn *conn, u32 write_seq)
+{
+	return conn->tx.first && conn->tx.first_seq_set && conn->tx.first_seq == write_seq;
+}
 
 /** vmcomm_tx_room() - bytes that fit into the ring now */
 u32 vmcomm_tx_room(struct vmcomm_conn *conn);
@@ -316,10 +327,30 @@ void vmcomm_conn_poll(struct vmcomm_conn *conn);
 
 /* --- inside the core --- */
 
+/*
+ * All that one end put into rings the other end took, whenever they are apart. If not, one of the
+ * two was set back to an earlier state of itself (a snapshot was restored): TCP, whose sequence
+ * numbers do not count those bytes, would not notice. node->lock held.
+ */
+static inline void vmcomm_conn_meet(struct vmcomm_conn *conn, struct vmcomm_abi_ccb *theirs)
+{
+	if (!conn->met || !(vmcomm_load32(&theirs->flags) & VMCOMM_CCB_F_MET)) {
+		conn->met = true;
+		conn->met_sent = conn->ring_sent;
+		conn->met_received = conn->ring_received;
+	} else if (vmcomm_load64(&theirs->met_received) != conn->ring_sent - conn->met_sent ||
+		   vmcomm_load64(&theirs->met_sent) != conn->ring_received - conn->met_received) {
+		VMCOMM_WRITE_ONCE(conn->broken, true);
+		VMCOMM_WRITE_ONCE(conn->reason, VMCOMM_REASON_REVERTED);
+		vmcomm_node_reason(conn->node, VMCOMM_REASON_REVERTED);
+	}
+}
+
 /* Number and generation of the peer's half are there before the pointer to it. */
 static inline void vmcomm_conn_bind(struct vmcomm_conn *conn, struct vmcomm_abi_ccb *theirs, u32 idx,
 				    u32 gen)
 {
+	vmcomm_conn_meet(conn, theirs);
 	conn->held_chunk = vmcomm_ccb_hold(conn->pair);
 	VMCOMM_WRITE_ONCE(conn->peer_idx, idx);
 	VMCOMM_WRITE_ONCE(conn->peer_gen, gen);

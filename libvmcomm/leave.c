@@ -71,6 +71,7 @@ static int vmcomm_rx_drain(struct vmcomm_conn *conn, u32 copied_seq)
 	VMCOMM_WRITE_ONCE(rx->held_at, at);
 	VMCOMM_WRITE_ONCE(rx->held_len, n);
 	VMCOMM_WRITE_ONCE(rx->tail, head);
+	conn->ring_received += n;
 	vmcomm_node_count(conn->node, VMCOMM_STAT_RX_HELD_BYTES, n);
 	return 0;
 }

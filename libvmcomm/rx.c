@@ -261,7 +261,6 @@ void vmcomm_rx_consume(struct vmcomm_conn *conn, u32 n)
 
 	if (rx->held_len) {
 		VMCOMM_WRITE_ONCE(rx->held_off, rx->held_off + n);
-		conn->ring_received += n;
 		if (rx->held_off < rx->held_len)
 			return;
 		VMCOMM_WRITE_ONCE(rx->held_len, 0);

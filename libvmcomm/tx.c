@@ -169,6 +169,14 @@ static bool vmcomm_tx_enter(struct vmcomm_conn *conn, u32 write_seq)
 			}
 		}
 	}
+	/*
+	 * TCP's sequence numbers move on at least once between any moment at which the VM could be
+	 * saved (without the device, so detached) and bytes that TCP does not see: should it be set
+	 * back to that moment, it does not take later bytes for the next ones.
+	 */
+	if (tx->first && tx->first_seq == write_seq)
+		return false;
+	tx->first = false;
 	/* The peer followed the last exit, so it has read all; what we knew may be far behind. */
 	VMCOMM_WRITE_ONCE(tx->tail, tx->head);
 	tx->x_seq = write_seq;
@@ -302,6 +310,10 @@ static enum vmcomm_next vmcomm_tx_choose(struct vmcomm_conn *conn, u32 write_seq
 		return VMCOMM_NEXT_HELD;
 	if (!conn->pair)
 		return VMCOMM_NEXT_TCP;
+	if (tx->first && !tx->first_seq_set) {
+		tx->first_seq_set = true;
+		tx->first_seq = write_seq;
+	}
 	vmcomm_conn_resolve(conn);
 	if (!VMCOMM_READ_ONCE(conn->theirs))
 		return VMCOMM_NEXT_TCP;

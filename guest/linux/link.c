@@ -111,6 +111,8 @@ static bool vmcomm_link_offered(struct vmcomm_link *link, u32 slot, u32 idx)
 			vmcomm_conn_tell(&vs->conn);
 			vmcomm_sock_enters(vs);
 		}
+		if (taken && vs->conn.broken)
+			vmcomm_sock_evict_later(vs, VMCOMM_REASON_REVERTED);
 	}
 	release_sock(vs->sk);
 	sock_put(vs->sk);

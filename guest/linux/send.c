@@ -7,6 +7,8 @@
 
 /* A thread inside TCP's sendmsg keeps the socket off the ring: not for more than this at a time. */
 #define VMCOMM_TCP_PIECE (256 * 1024)
+/* What is sent over TCP before the ring is entered, when the VM came to this host. */
+#define VMCOMM_TCP_FIRST 4096
 /*
  * A reader that took nothing for so long does not read at the moment. It may also be slow, or its
  * VM gets no CPU: then TCP gets full as well, and all that it took on the way has to come over the
@@ -300,14 +302,23 @@ static int vmcomm_send_ring(struct vmcomm_sock *vs, struct msghdr *msg, size_t l
 	return done;
 }
 
-/* One piece through TCP's own sendmsg, which does not sleep. Socket lock held, dropped. */
+/*
+ * One piece through TCP's own sendmsg, which does not sleep. The first bytes after an arrival go
+ * over TCP (vmcomm_tx_enter()), also when its queue is full, so that the ring need not wait for
+ * that. Socket lock held, dropped.
+ */
 static int vmcomm_send_tcp(struct vmcomm_sock *vs, struct msghdr *msg, size_t len)
 {
 	struct sock *sk = vs->sk;
 	unsigned int flags = msg->msg_flags;
 	size_t all = iov_iter_count(&msg->msg_iter), piece = min_t(size_t, len, VMCOMM_TCP_PIECE);
-	int n;
+	bool force = unlikely(vmcomm_tx_first(&vs->conn, tcp_sk(sk)->write_seq)) && !vs->tcp_send;
+	int sndbuf = READ_ONCE(sk->sk_sndbuf), n;
 
+	if (force) {
+		piece = min_t(size_t, piece, VMCOMM_TCP_FIRST);
+		WRITE_ONCE(sk->sk_sndbuf, max_t(int, sndbuf, sk->sk_wmem_queued + (256 << 10)));
+	}
 	iov_iter_truncate(&msg->msg_iter, piece);
 	msg->msg_flags |= MSG_DONTWAIT;
 	vs->tcp_send++;
@@ -315,6 +326,8 @@ static int vmcomm_send_tcp(struct vmcomm_sock *vs, struct msghdr *msg, size_t le
 	n = vs->orig->sendmsg(sk, msg, piece);
 	lock_sock(sk);
 	vs->tcp_send--;
+	if (force)
+		WRITE_ONCE(sk->sk_sndbuf, sndbuf);
 	msg->msg_flags = flags;
 	iov_iter_reexpand(&msg->msg_iter, all - (n > 0 ? n : 0));
 	vs->more = flags & MSG_MORE && n > 0;

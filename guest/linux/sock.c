@@ -459,6 +459,11 @@ static void vmcomm_sock_wake(struct vmcomm_conn *conn)
 
 	if (sock_flag(sk, SOCK_DEAD))
 		return;
+	if (unlikely(READ_ONCE(conn->broken) && READ_ONCE(conn->reason) == VMCOMM_REASON_REVERTED)) {
+		/* Nobody may be reading or writing: end it at once. */
+		vmcomm_sock_evict_later(vs, VMCOMM_REASON_REVERTED);
+		return;
+	}
 	if (!vmcomm_sock_default_ready(sk)) {
 		/* A kernel service took the socket over. It reads TCP's queue, not rings. */
 		vmcomm_sock_evict_later(vs, VMCOMM_REASON_KERNEL_CONSUMER);
