@@ -118,9 +118,13 @@ class Mover(Member):
 
 
 class Site:
-    """Hosts a, b, perhaps c; MOVERS guests that can migrate, STAYERS that cannot, all at a at first."""
+    """Hosts a, b, perhaps c; MOVERS guests that can migrate, STAYERS that cannot, all at a at first.
 
-    def __init__(self, lab, movers=1, stayers=2, *, hosts=2, memory=256, postgres=False, join=True):
+    snapshots   the movers have a disk for QEMU's snapshots (and do not migrate)
+    """
+
+    def __init__(self, lab, movers=1, stayers=2, *, hosts=2, memory=256, postgres=False, join=True,
+                 snapshots=False):
         self.lab = lab
         self._stack = contextlib.ExitStack()
         nets = {"a": lab.net()}
@@ -139,7 +143,14 @@ class Site:
             name = f"g{i + 1}"
             monitors.append(f"{self.a.directory}/{name}.0.qmp")
             options = {"disk": disk, "memory": memory} if i < movers else {}
+            if options and snapshots:
+                image = lab.directory / f"{name}.snapshots"
+                subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "1M"],
+                               check=True)
+                options["extra"] = ["-drive", f"file={image},if=none,id=snapshots,format=qcow2"]
             guests.append(lab.define(name, net=nets["a"], **options))
+            if options and snapshots:
+                guests[-1].machine.ram = ""  # in the snapshot, not shared
             guests[-1].launch(["-qmp", f"unix:{monitors[-1]},server=on,wait=off"])
         self.members = [Mover(self, g, self.a, m) for g, m in zip(guests, monitors)]
         self.movers, self.stayers = self.members[:movers], self.members[movers:]
