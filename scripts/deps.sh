@@ -16,7 +16,7 @@ group_packages() {
 			libvirt-dev libxml2-dev libxen-dev linux-headers-amd64
 		;;
 	test)	# guests, and the programs that run in them
-		echo qemu-system-x86 busybox-static linux-image-amd64 iproute2 ethtool util-linux \
+		echo qemu-system-x86 qemu-utils busybox-static linux-image-amd64 iproute2 ethtool util-linux \
 			procps xz-utils zstd python3 iperf3 redis-server redis-tools nginx-light wrk \
 			ncat openssh-server openssh-client socat openssl curl strace \
 			libpython3.11-testsuite e2fsprogs rsync postgresql
