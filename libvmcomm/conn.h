@@ -327,35 +327,7 @@ void vmcomm_conn_poll(struct vmcomm_conn *conn);
 
 /* --- inside the core --- */
 
-/*
- * All that one end put into rings the other end took, whenever they are apart. If not, one of the
- * two was set back to an earlier state of itself (a snapshot was restored): TCP, whose sequence
- * numbers do not count those bytes, would not notice. node->lock held.
- */
-static inline void vmcomm_conn_meet(struct vmcomm_conn *conn, struct vmcomm_abi_ccb *theirs)
-{
-	if (!conn->met || !(vmcomm_load32(&theirs->flags) & VMCOMM_CCB_F_MET)) {
-		conn->met = true;
-		conn->met_sent = conn->ring_sent;
-		conn->met_received = conn->ring_received;
-	} else if (vmcomm_load64(&theirs->met_received) != conn->ring_sent - conn->met_sent ||
-		   vmcomm_load64(&theirs->met_sent) != conn->ring_received - conn->met_received) {
-		VMCOMM_WRITE_ONCE(conn->broken, true);
-		VMCOMM_WRITE_ONCE(conn->reason, VMCOMM_REASON_REVERTED);
-		vmcomm_node_reason(conn->node, VMCOMM_REASON_REVERTED);
-	}
-}
-
-/* Number and generation of the peer's half are there before the pointer to it. */
-static inline void vmcomm_conn_bind(struct vmcomm_conn *conn, struct vmcomm_abi_ccb *theirs, u32 idx,
-				    u32 gen)
-{
-	vmcomm_conn_meet(conn, theirs);
-	conn->held_chunk = vmcomm_ccb_hold(conn->pair);
-	VMCOMM_WRITE_ONCE(conn->peer_idx, idx);
-	VMCOMM_WRITE_ONCE(conn->peer_gen, gen);
-	VMCOMM_STORE_RELEASE(conn->theirs, theirs);
-}
+void vmcomm_conn_bind(struct vmcomm_conn *conn, struct vmcomm_abi_ccb *theirs, u32 idx, u32 gen);
 
 /* The peer has to look at its half. */
 static inline void vmcomm_conn_tell(struct vmcomm_conn *conn)

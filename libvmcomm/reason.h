@@ -63,7 +63,7 @@
 	X(ADDRESS, 47, "address", "the address is not the one that the host configured")           \
 	X(NETFILTER, 48, "netfilter", "reserved")                                                  \
 	X(STALLED, 49, "stalled", "the peer's program took nothing for a while")                   \
-	X(FLOOD, 50, "flood", "a peer rang or queued events without need and has to wait")        \
+	X(FLOOD, 50, "flood", "a peer rang or queued events without need and has to wait")         \
 	X(REVERTED, 51, "reverted", "one of the VMs was set back to an earlier state")
 
 enum vmcomm_reason {

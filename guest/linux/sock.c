@@ -160,6 +160,7 @@ struct vmcomm_sock *vmcomm_sock_wrap(struct sock *sk, struct vmcomm_link *link, 
 	vs->spin = vmcomm_spin_us * 1000;
 	vs->tx_spin = vs->spin;
 	vs->full_shift = VMCOMM_FULL_SHIFT_FIRST;
+	vs->watch_since = jiffies;
 	mutex_init(&vs->tcp_read);
 	__skb_queue_head_init(&vs->front);
 	INIT_WORK(&vs->evict_work, vmcomm_sock_evict_work);
