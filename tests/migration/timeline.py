@@ -59,6 +59,16 @@ class End:
             self.end = type(e).__name__
 
 
+def connect(address, port):
+    """The server may not be there yet."""
+    for _ in range(1000):
+        try:
+            return socket.create_connection((address, port))
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+    raise TimeoutError
+
+
 def main():
     role, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
     if role == "server":
@@ -66,7 +76,7 @@ def main():
         sockets = [server.accept()[0] for _ in KINDS]
     else:
         # One after the other, so that both ends give them the same names.
-        sockets = [socket.create_connection((address, port)) for _ in KINDS]
+        sockets = [connect(address, port) for _ in KINDS]
     ends = {kind: End(role, kind, s) for kind, s in zip(KINDS, sockets)}
     print("ready", flush=True)
     for _ in sys.stdin:
