@@ -791,8 +791,8 @@ START_TEST(device_lost)
 }
 END_TEST
 
-UNIT_MAIN("leave", device_lost, both_read_everything, held_bytes_have_a_position, arrive_with_held_bytes, set_back,
-	  put_runs_against_left, put_inside_evict, settled_once, hostile_final, both_leave, peer_is_deaf,
+UNIT_MAIN("leave", device_lost, both_read_everything, held_bytes_have_a_position, arrive_with_held_bytes,
+	  set_back, put_runs_against_left, put_inside_evict, settled_once, hostile_final, both_leave, peer_is_deaf,
 	  answered_by_the_host, hello_only, gone, gone_after_exit, rebooted, rebooted_without_daemon,
 	  rebooted_while_leaving,
 	  died_while_leaving, leave_before_accept_is_seen, no_offers_while_leaving,
