@@ -126,8 +126,15 @@ enum vmcomm_next vmcomm_rx_next(struct vmcomm_conn *conn, u32 copied_seq, u32 rc
 	vmcomm_rmb();
 	vmcomm_conn_resolve(conn);
 	theirs = VMCOMM_LOAD_ACQUIRE(conn->theirs);
-	if (!theirs)
+	if (!theirs) {
+		/*
+		 * Accepted, perhaps, by a half that cannot be mapped yet: then bytes in a ring come
+		 * before what is on TCP. vmcomm_pair_scan() wakes us when it has looked.
+		 */
+		if (VMCOMM_READ_ONCE(conn->pair->look_again))
+			*n = 0;
 		return VMCOMM_NEXT_TCP;
+	}
 
 	if (!(rx->epoch & 1)) {
 		epoch = vmcomm_load_acquire32(&theirs->epoch);
@@ -208,8 +215,11 @@ void vmcomm_rx_plan(struct vmcomm_conn *conn, u32 copied_seq, u32 rcv_nxt,
 	vmcomm_rmb();
 	vmcomm_conn_resolve(conn);
 	theirs = VMCOMM_LOAD_ACQUIRE(conn->theirs);
-	if (!theirs)
+	if (!theirs) {
+		if (VMCOMM_READ_ONCE(conn->pair->look_again))
+			plan->before = 0;
 		return;
+	}
 	epoch = vmcomm_load_acquire32(&theirs->epoch);
 	if (!(rx->epoch & 1)) {
 		if (epoch == rx->epoch || epoch - rx->epoch > 2 ||

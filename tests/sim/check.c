@@ -7,7 +7,7 @@ static struct sim_sock *shown[2]; /* whom a failure is about */
 static bool sim_vm_quiet(const struct sim_vm *vm)
 {
 	return !vm->crashed && !vm->paused && !vm->moving && !vm->deaf && !vm->irqs && !vm->irq &&
-	       !vm->irq_busy && !vm->in_tick && !vm->net.busy && !vm->work.busy &&
+	       !vm->irq_busy && !vm->mapping && !vm->in_tick && !vm->net.busy && !vm->work.busy &&
 	       vm->net.head == vm->net.tail && vm->work.head == vm->work.tail && !vm->lockless &&
 	       !sim_stalled(vm);
 }

@@ -14,11 +14,55 @@ static struct vmcomm_abi_pair *sim_pair_page(struct vmcomm_node *node, u32 owner
 	return vmcomm_region_pair_page(&sim_host_at(node)->region, owner, peer);
 }
 
+/* Room for a mapping was made: the core looks again. */
+static void sim_mapped(void *a, u64 life)
+{
+	struct sim_vm *vm = a;
+
+	if (vm->life != (u32)life)
+		return;
+	vm->mapping--;
+	if (vm->plugged)
+		sim_vm_irq(vm, VMCOMM_VECTOR_EVENT);
+}
+
 static int sim_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count,
 		   void **mem)
 {
+	struct sim_vm *vm = node->priv;
+	int err;
+
 	(void)peer;
-	return vmcomm_region_map(&sim_host_at(node)->region, owner, chunk, count, mem);
+	if (owner != node->slot && sim.p.late && sim_chance(sim.p.late)) {
+		sim.count.late_maps++;
+		vm->mapping++;
+		sim_at(1 + sim_below(sim.p.tick / 8), sim_mapped, vm, vm->life);
+		return -EAGAIN;
+	}
+	err = vmcomm_region_map(&sim_host_at(node)->region, owner, chunk, count, mem);
+	if (!err && owner != node->slot)
+		vm->maps++;
+	return err;
+}
+
+static void sim_unmap(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count)
+{
+	struct sim_vm *vm = node->priv;
+
+	(void)peer;
+	(void)chunk;
+	(void)count;
+	if (owner == node->slot || !vm->maps--)
+		sim_fail("%s unmaps what it has not mapped", vm->name);
+}
+
+static int sim_prepare(struct vmcomm_node *node)
+{
+	(void)node;
+	if (sim.cur->locks || sim.cur->softirq)
+		sim_fail("%s prepares a mapping where it must not sleep", sim.cur->name);
+	sim_pause(sim_size(500));
+	return 0;
 }
 
 static int sim_location(struct vmcomm_node *node, u32 slot, struct vmcomm_location *loc)
@@ -40,6 +84,8 @@ static void sim_doorbell(struct vmcomm_node *node, u32 slot, u32 vector)
 const struct vmcomm_backend_ops sim_backend_ops = {
 	.pair_page = sim_pair_page,
 	.map = sim_map,
+	.unmap = sim_unmap,
+	.prepare = sim_prepare,
 	.location = sim_location,
 	.doorbell = sim_doorbell,
 };

@@ -11,7 +11,7 @@
 
 struct sim sim;
 
-struct sim_force force = {-1, -1, -1, -1, -1, -1, -1, -1, -1};
+struct sim_force force = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 static int report = -1; /* where to tell the kind of a failure, and nothing else */
 
 void sim_trace_(const char *fmt, ...)
@@ -34,7 +34,7 @@ void sim_options(char *text, size_t size)
 		int value;
 	} all[] = {{"vms", force.vms},	     {"hosts", force.hosts}, {"conns", force.conns},
 		   {"bytes", force.bytes},   {"faults", force.faults}, {"lies", force.lies},
-		   {"oom", force.oom}};
+		   {"oom", force.oom},	     {"late", force.late}};
 	size_t n = 0;
 	u32 i;
 
@@ -160,6 +160,8 @@ static void sim_profile_make(void)
 		p->oom = 2 * p->slots;
 	if (force.oom >= 0)
 		p->oom = (u32)force.oom;
+	if (force.late >= 0)
+		p->late = (u32)force.late;
 	for (i = 0; i < SIM_PLAN_MAX; i++) {
 		sim.plan[i].delay = sim_size(2 * p->tick);
 		do
@@ -306,6 +308,7 @@ static const char usage[] =
 	"  --only NAMES     kinds of faults, separated by commas\n"
 	"  --lies N         a VM lies each N units of time; 0: never\n"
 	"  --oom N          one allocation in N fails; 0: none\n"
+	"  --late N         one mapping of a peer's memory in N has to wait; 0: none\n"
 	"  --drop MASK      leave out faults of the plan, a bit each; --schedule N  another schedule\n"
 	"  --trace          print what happens\n"
 	"  --shrink         look for a smaller run that fails in the same way (done by itself after a\n"
@@ -340,7 +343,7 @@ int main(int argc, char **argv)
 		{"vms", 1, NULL, 'v'},	 {"hosts", 1, NULL, 'h'},   {"conns", 1, NULL, 'c'},
 		{"bytes", 1, NULL, 'b'}, {"memory", 1, NULL, 'M'},  {"faults", 1, NULL, 'f'},
 		{"lies", 1, NULL, 'L'},	 {"oom", 1, NULL, 'O'},	    {"schedule", 1, NULL, 'n'},
-		{"drop", 1, NULL, 'd'},	 {"shrink", 0, NULL, 'r'},
+		{"late", 1, NULL, 'a'},	 {"drop", 1, NULL, 'd'},	 {"shrink", 0, NULL, 'r'},
 		{"only", 1, NULL, 'o'},	 {"trace", 0, NULL, 't'},   {"list", 0, NULL, 'l'},
 		{"help", 0, NULL, 'H'},	 {"keep-going", 0, NULL, 'k'}, {NULL, 0, NULL, 0}};
 	u64 first = 0, last = 0, seed, done = 0, failed = 0;
@@ -394,6 +397,9 @@ int main(int argc, char **argv)
 			break;
 		case 'O':
 			force.oom = atoi(optarg);
+			break;
+		case 'a':
+			force.late = atoi(optarg);
 			break;
 		case 'n':
 			sim.schedule = strtoull(optarg, NULL, 0);

@@ -267,6 +267,8 @@ struct sim_vm {
 	u32 ticked; /* counts them */
 	struct sim_queue net, work;
 	u32 ring_first, ring_max;
+	u32 maps; /* of chunks of peers */
+	u32 mapping; /* that were asked for and will be possible */
 };
 
 void sim_vm_start(struct sim_vm *vm, bool boot);
@@ -323,7 +325,7 @@ void sim_check_show(void); /* after a failure */
 
 /* What the command line says; -1: the seed says. */
 struct sim_force {
-	int vms, hosts, conns, bytes, weak, faults, mask, lies, oom;
+	int vms, hosts, conns, bytes, weak, faults, mask, lies, oom, late;
 };
 
 extern struct sim_force force;
@@ -351,6 +353,7 @@ struct sim_profile {
 	u32 fault_mask;
 	u32 bytes;
 	u32 oom; /* one allocation in so many fails */
+	u32 late; /* one mapping of a peer's memory in so many has to wait */
 };
 
 enum sim_fault {
@@ -404,7 +407,7 @@ struct sim {
 	} plan[SIM_PLAN_MAX];
 	struct {
 		u64 progress, doorbells, bells_lost, bytes, ring_bytes, held, pended, switches, faults[SIM_FAULTS],
-			conns, eofs, resets, backstops, attached, moves, evicts, early, late, unanswered, reclaims, lies, meets, reverts;
+			conns, eofs, resets, backstops, attached, moves, evicts, early, late, unanswered, reclaims, lies, meets, reverts, late_maps;
 	} count;
 };
 

@@ -465,6 +465,7 @@ void sim_vm_join(struct sim_vm *vm)
 	config.lay = &lay;
 	for (;;) {
 		memset(&vm->node, 0, sizeof(vm->node));
+		vm->maps = 0;
 		err = vmcomm_layout_read(&lay, h->base, h->size);
 		if (err && !(sim.spoiled && vm->group))
 			sim_fail("%s: cannot read the layout: %d", vm->name, err);
@@ -571,6 +572,7 @@ void sim_vm_start(struct sim_vm *vm, bool boot)
 		vm->irq_busy = 0;
 		vm->refs = 0;
 		vm->lockless = 0;
+		vm->mapping = 0;
 		vm->enabled = true;
 		memset(&vm->net, 0, sizeof(vm->net));
 		memset(&vm->work, 0, sizeof(vm->work));

@@ -502,6 +502,39 @@ START_TEST(fin_word)
 }
 END_TEST
 
-UNIT_MAIN("rx", readable_of_another, reads_are_capped, old_snapshot_after_exit, accept_is_found_before_tcp,
+/* The half that accepted cannot be mapped yet: its ring's bytes come before those on TCP. */
+START_TEST(accept_is_mapped_late)
+{
+	struct fix *f = fix_new(2, 1u << 24, 16);
+	struct vmcomm_rx_plan plan;
+	struct fend *e;
+
+	f->strict_share = true;
+	ck_assert_int_eq(fix_start(f, 0), 0);
+	ck_assert_int_eq(fix_start(f, 1), 0);
+	fix_run(f);
+	e = fend_pair(f, 0, 1);
+	ck_assert_int_eq(fend_offer(e, false), 0);
+	vmcomm_conn_ready(&e->conn);
+	ck_assert_int_eq(fend_accept(e->peer), 0);
+	ck_assert_uint_eq(fend_send(e->peer, 10, 0), 10);
+	ck_assert_uint_eq(fend_send(e->peer, 10, VMCOMM_TX_TCP), 10);
+	ck_assert(e->peer->by_ring == 10 && e->peer->by_tcp == 10);
+	f->vm[0].fail_map = 1;
+	vmcomm_node_event(&f->vm[0].node);
+	ck_assert_uint_eq(fend_recv(e, 100), 0);
+	vmcomm_rx_plan(&e->conn, fend_copied_seq(e), fend_rcv_nxt(e), &plan);
+	ck_assert_uint_eq(plan.before, 0);
+	/* Now it can. */
+	vmcomm_node_event(&f->vm[0].node);
+	ck_assert_uint_ge(e->wakes, 1);
+	fend_recv_all(e);
+	ck_assert(fend_same(e->peer));
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
+UNIT_MAIN("rx", accept_is_mapped_late, readable_of_another, reads_are_capped, old_snapshot_after_exit, accept_is_found_before_tcp,
 	  plan_finds_accept, plan_of_all, fin_at_x_seq, set_back, windows, arming, armed_behind_tcp,
 	  hostile_words, hostile_ring, restless_head, fin_word)
