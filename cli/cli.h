@@ -85,6 +85,7 @@ int cmd_group_release(const struct cli *o);
 int cmd_vm_add(const struct cli *o);
 int cmd_vm_list(const struct cli *o);
 int cmd_vm_show(const struct cli *o);
+int cmd_vm_path(const struct cli *o);
 int cmd_vm_attach(const struct cli *o);
 int cmd_vm_detach(const struct cli *o);
 int cmd_vm_remove(const struct cli *o);

@@ -157,6 +157,33 @@ int cmd_vm_show(const struct cli *o)
 	return 0;
 }
 
+int cmd_vm_path(const struct cli *o)
+{
+	const char *side[2][3] = {{"vm", "group", "state"}, {"peer", "peer_group", "peer_state"}};
+	json_t *params, *last;
+	int code, i;
+
+	if (!o->host)
+		return cli_error(CLI_USAGE, "vm path needs two VMs");
+	params = json_pack("{s:s, s:s}", "name", o->name, "peer", o->host);
+	if (!params)
+		return cli_error(CLI_USAGE, "an argument is not valid UTF-8");
+	code = cli_call(o, "io.vmcomm.VmPath", params, NULL, NULL, &last);
+	if (code)
+		return code;
+	if (o->json) {
+		cli_print_json(last);
+		return 0;
+	}
+	printf("%s: %s (%s)\n", cli_get_string(last, "path"), cli_get_string(last, "reason"),
+	       cli_get_string(last, "reason_text"));
+	for (i = 0; i < 2; i++)
+		printf("  %s: group %s, %s\n", cli_get_string(last, side[i][0]),
+		       cli_get_string(last, side[i][1]), cli_get_string(last, side[i][2]));
+	json_decref(last);
+	return 0;
+}
+
 static void print_step(void *arg, json_t *params)
 {
 	const struct cli *o = arg;

@@ -36,6 +36,7 @@ static const struct command commands[] = {
 	{"vm", "start", "CONFIG", "gkau", cmd_vm_start, "start a Xen domain with its device"},
 	{"vm", "list", NULL, "g", cmd_vm_list, "list the members"},
 	{"vm", "show", "NAME", "", cmd_vm_show, "one member with all that is known"},
+	{"vm", "path", "VM VM", "", cmd_vm_path, "which path connections between two VMs take, and why"},
 	{"migrate", NULL, "VM HOST", "wtC", cmd_migrate, "move a VM to another host, connections and all"},
 	{"exec", NULL, "VM -- COMMAND...", "", cmd_exec,
 	 "run COMMAND while the VM is detached, attach it again"},
@@ -295,7 +296,7 @@ int main(int argc, char **argv)
 		argc--;
 		argv++;
 	}
-	if (c->run == cmd_migrate && argc) {
+	if ((c->run == cmd_migrate || c->run == cmd_vm_path) && argc) {
 		o.host = argv[0];
 		argc--;
 		argv++;

@@ -45,11 +45,11 @@ _vmcommctl()
 	case "${#words[@]} ${words[0]} ${words[1]}" in
 	"0 "*) w="group vm migrate exec conn stats doctor" ;;
 	"1 group "*) w="add list show remove release" ;;
-	"1 vm "*) w="add remove attach detach start list show" ;;
+	"1 vm "*) w="add remove attach detach start list show path" ;;
 	"1 conn "*) w="list" ;;
 	"1 stats "* | "1 migrate "* | "1 exec "*) w=$(_vmcommctl_names vm) ;;
 	"2 group show" | "2 group remove" | "2 group release") w=$(_vmcommctl_names group) ;;
-	"2 vm remove" | "2 vm attach" | "2 vm detach" | "2 vm show") w=$(_vmcommctl_names vm) ;;
+	"2 vm remove" | "2 vm attach" | "2 vm detach" | "2 vm show" | "2 vm path" | "3 vm path") w=$(_vmcommctl_names vm) ;;
 	"2 vm start")
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return

@@ -14,6 +14,7 @@
 #include "interface.h"
 #include "log.h"
 #include "migrate.h"
+#include "path.h"
 
 #define CONNS_BATCH 64
 #define CONNS_ONCE  1000 /* in one reply, when no more than one is wanted */
@@ -333,6 +334,27 @@ static void do_vm_list(struct client *c, json_t *params, struct vmcomm_error *e)
 		json_array_append_new(list, vm_describe(vm));
 	}
 	client_reply(c, json_pack("{s:o}", "vms", list));
+}
+
+static void do_vm_path(struct client *c, json_t *params, struct vmcomm_error *e)
+{
+	struct vm *vm = need_vm(c, params, e), *peer;
+	const char *name = get_string(params, "peer", true, e);
+
+	if (e->code)
+		return;
+	peer = vm_find(client_manager(c), name);
+	if (!peer) {
+		vmcomm_error_set(e, -ENOENT, "there is no vm '%s'", name);
+		return;
+	}
+	if (peer == vm) {
+		vmcomm_error_set(e, -EINVAL, "vm '%s' needs no path to itself: name two VMs", name);
+		return;
+	}
+	manager_poll_vm(vm);
+	manager_poll_vm(peer);
+	client_reply(c, path_describe(vm, peer));
 }
 
 /* An operation that somebody waits for. */
@@ -724,6 +746,7 @@ static const struct {
 	{"io.vmcomm.GroupRemove", do_group_remove},
 	{"io.vmcomm.VmAdd", do_vm_add},
 	{"io.vmcomm.VmList", do_vm_list},
+	{"io.vmcomm.VmPath", do_vm_path},
 	{"io.vmcomm.VmAttach", do_vm_attach},
 	{"io.vmcomm.VmDetach", do_vm_detach},
 	{"io.vmcomm.VmRemove", do_vm_remove},

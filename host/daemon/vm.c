@@ -330,8 +330,9 @@ const char *vm_state_name(const struct vm *vm)
 		return "waiting";
 	if (g->table.slot[vm->slot].state == VMCOMM_SLOT_LEAVING)
 		return "leaving";
-	if (!vm->incarnation || vm->guest_state == VMCOMM_VM_DOWN)
-		return "attached"; /* the device is there, no module has answered yet */
+	/* The device is there; no module has answered yet, or it was unloaded. */
+	if (!vm->incarnation || vm->guest_state == VMCOMM_VM_DOWN || vm->guest_state == VMCOMM_VM_LEFT)
+		return "attached";
 	if (vm->heartbeat_usec && manager_now_usec() - vm->heartbeat_usec > 5000000)
 		return "silent";
 	return "up";

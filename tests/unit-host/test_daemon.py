@@ -212,6 +212,33 @@ class Life(Case):
         self.assertEqual(after["generation"], before["generation"])
         self.assertEqual(f'{r.row(before["slot"])["number"]:016x}', after["location"])
 
+    def test_path(self):
+        """Why two VMs talk over TCP, as far as the host can know."""
+        def path(a, b):
+            found = self.d.ctl("vm", "path", a, b)
+            return found["path"], found["reason"]
+        self.group()
+        self.group("red")
+        self.add("a", "10.0.0.1")
+        self.add("b", "10.0.0.2")
+        self.add("c", "10.0.0.3", group="red")
+        self.assertEqual(path("a", "c"), ("tcp", "other-group"))
+        self.assertEqual(path("a", "b"), ("tcp", "no-device"))
+        ha, hb = self.qemu("a"), self.qemu("b")
+        r = self.guest(ha, 11)
+        self.guest(hb, 22)
+        wait_for(lambda: self.d.vm("b")["state"] == "up" and self.d.vm("a")["state"] == "up")
+        self.assertEqual(path("a", "b"), ("tcp", "no-pair"))
+        for one, other, own, peer in (ha.id, hb.id, 11, 22), (hb.id, ha.id, 22, 11):
+            r.put64(r.pair(one, other), own)
+            r.put64(r.pair(one, other) + 8, peer)
+            r.put32(r.pair(one, other) + 16, 1)
+        self.assertEqual(path("b", "a"), ("ring", "none"))
+        self.assertIn("'nobody'", self.d.ctl("vm", "path", "a", "nobody",
+                                             expect=EXIT["not_found"]))
+        self.d.ctl("vm", "path", "a", "a", expect=EXIT["usage"])
+        self.d.ctl("vm", "path", "a", expect=EXIT["usage"])
+
     def test_quarantine_waits_for_peers(self):
         self.group(slots=2)
         self.add("a", "10.0.0.1")
