@@ -64,7 +64,7 @@
 	X(NETFILTER, 48, "netfilter", "reserved")                                                  \
 	X(STALLED, 49, "stalled", "the peer's program took nothing for a while")                   \
 	X(FLOOD, 50, "flood", "a peer rang or queued events without need and has to wait")         \
-	X(REVERTED, 51, "reverted", "one of the VMs was set back to an earlier state")              \
+	X(REVERTED, 51, "reverted", "one of the VMs was set back to an earlier state")             \
 	X(OTHER_GROUP, 52, "other-group", "the peer VM is a member of another group")
 
 enum vmcomm_reason {

@@ -172,7 +172,8 @@ class Guest:
     def reboot(self, timeout=120, how="guest"):
         """Reset the machine under everything that runs, wait until it is up again.
 
-        how   "guest": reboot(2) in it without any shutdown; "reset": the machine's reset button
+        how   "guest": reboot(2) in it without any shutdown but that of the network (agent.c says
+              why); "reset": the machine's reset button
         """
         self.qmp("set-action", reboot="reset")
         boots, events = self._agent.boots, len(self.qmp.events)
