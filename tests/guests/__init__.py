@@ -10,6 +10,7 @@
 """
 
 from .cluster import Cluster, Member, Traffic, access_is_checked
+from .host import Host
 from .keeper import Keeper
 
-__all__ = ["Cluster", "Keeper", "Member", "Traffic", "access_is_checked"]
+__all__ = ["Cluster", "Host", "Keeper", "Member", "Traffic", "access_is_checked"]
