@@ -67,7 +67,7 @@ static const struct {
 } error_names[] = {
 	{-ENOENT, "NotFound"},	{-EEXIST, "Exists"},  {-EACCES, "PermissionDenied"},
 	{-EINVAL, "Invalid"},	{-EBUSY, "Busy"},     {-ENOSPC, "Full"},
-	{-ETIMEDOUT, "Timeout"}, {-EOPNOTSUPP, "NotSupported"},
+	{-EHOSTUNREACH, "Unreachable"}, {-ETIMEDOUT, "Timeout"}, {-EOPNOTSUPP, "NotSupported"},
 };
 
 const char *migrate_error_name(int code)
@@ -567,6 +567,11 @@ static struct vm *prepare_domain(struct source *s, const char *name, struct vmco
 	if (!s->m->domains) {
 		vmcomm_error_set(e, -EOPNOTSUPP, "vm '%s' is a domain of libvirt, and %s there has no section "
 				 "[libvirt]", name, s->m->config.file);
+		return NULL;
+	}
+	if (!domains_connected(s->m)) {
+		vmcomm_error_set(e, -EHOSTUNREACH, "vmcommd there has no connection to libvirt at %s",
+				 s->m->config.libvirt_uri);
 		return NULL;
 	}
 	if (!g || vm_new(s->m, name, g, ORIGIN_COMMAND, &vm, e)) {
