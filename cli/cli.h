@@ -31,7 +31,7 @@ struct cli {
 	const char *host, *bandwidth, *timeout;
 	bool incoming, cancel, postcopy;
 	char *const *command; /* of exec, with a NULL at its end */
-	/* Called when a signal came while vmcommd is waited for; NULL: nothing. */
+	/* Called often while vmcommd is waited for, to look at what signals left; NULL: nothing. */
 	void (*interrupted)(const struct cli *o);
 	bool patient; /* wait for vmcommd for ever */
 	const char *address[CLI_ADDRESSES_MAX];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* client.c - a Varlink client */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,6 +99,16 @@ static int conn_send(struct connection *c, json_t *request)
 	return done == len ? 0 : -EPIPE;
 }
 
+/* Wait until there is something to read. A signal may come at any moment, not only in a system call. */
+static void wait_readable(struct connection *c)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLIN};
+
+	do
+		c->o->interrupted(c->o);
+	while (poll(&p, 1, 300) <= 0);
+}
+
 /* The next message; NULL: the connection ended or there is nonsense on it. */
 static json_t *conn_receive(struct connection *c)
 {
@@ -119,12 +130,11 @@ static json_t *conn_receive(struct connection *c)
 			c->buf = grown;
 			c->size = 2 * c->size + 131072;
 		}
+		if (c->o->interrupted)
+			wait_readable(c);
 		n = recv(c->fd, c->buf + c->len, c->size - c->len, 0);
-		if (n < 0 && errno == EINTR) {
-			if (c->o->interrupted)
-				c->o->interrupted(c->o);
+		if (n < 0 && errno == EINTR)
 			continue;
-		}
 		if (n <= 0)
 			return NULL;
 		c->len += (size_t)n;

@@ -18,7 +18,7 @@ struct libvirt_call {
 	void (*run)(struct libvirt_call *c);
 	/* In the loop, always, exactly once; frees what the call is embedded in. */
 	void (*done)(struct libvirt_call *c);
-	bool lasts;	      /* it is no quick one */
+	bool lasts;	      /* it may take seconds or more */
 	atomic_bool given_up; /* nobody waits for it any more */
 };
 
@@ -27,7 +27,11 @@ int libvirt_call_start(struct libvirt_call *c);
 
 /* -- for run() -- */
 
-/** libvirt_call_conn() - the connection; NULL: none. To be given back by virConnectClose(). */
+/**
+ * libvirt_call_conn() - the connection; for a call that lasts its own, opened anew if it was lost
+ *
+ * Return: NULL: none. To be given back by virConnectClose().
+ */
 virConnectPtr libvirt_call_conn(void);
 
 /**

@@ -238,6 +238,7 @@ static int job_new(sd_event *event, const struct vmcomm_backend_vm *vm,
 	j->arg = arg;
 	p->call.run = plug_run;
 	p->call.done = plug_done;
+	p->call.lasts = true;
 	p->attach = dev != NULL;
 	memcpy(p->uuid, vm->uuid, 16);
 	if (dev) {

@@ -43,12 +43,17 @@ struct libvirt {
 	int bell; /* eventfd */
 	virConnectPtr conn;
 	struct libvirt_call *pending, *finished;
-	unsigned int waiting, threads, lasting;
+	unsigned int waiting, lasting;
+	bool working; /* the thread for quick calls runs */
 	uint8_t touched[TOUCHED_MAX][16];
 	unsigned int touched_count;
 	bool touched_all;
 	bool closed; /* the connection is */
 };
+
+/* A thread's own connection, if its call lasts. */
+static __thread bool own_wanted;
+static __thread virConnectPtr own;
 
 /* There is one: calls, jobs and callbacks of libvirt's find it here. */
 static struct libvirt *the;
@@ -89,8 +94,12 @@ static void *thread_main(void *arg)
 	struct libvirt *l = the;
 	bool lasts = c->lasts;
 
+	own_wanted = lasts;
 	while (c) {
 		c->run(c);
+		if (own)
+			virConnectClose(own);
+		own = NULL;
 		pthread_mutex_lock(&l->lock);
 		c->next = l->finished;
 		l->finished = c;
@@ -102,7 +111,7 @@ static void *thread_main(void *arg)
 		} else if (lasts) {
 			l->lasting--;
 		} else {
-			l->threads--;
+			l->working = false;
 		}
 		ring(l);
 		pthread_mutex_unlock(&l->lock);
@@ -133,12 +142,12 @@ int libvirt_call_start(struct libvirt_call *c)
 		return -ENOTCONN;
 	c->next = NULL;
 	pthread_mutex_lock(&l->lock);
-	if (c->lasts ? l->lasting < LIBVIRT_LONG : l->threads < LIBVIRT_THREADS) {
+	if (c->lasts ? l->lasting < LIBVIRT_LONG : !l->working) {
 		err = thread_start(thread_main, c);
 		if (!err && c->lasts)
 			l->lasting++;
 		else if (!err)
-			l->threads++;
+			l->working = true;
 	} else if (c->lasts || l->waiting >= LIBVIRT_QUEUE) {
 		err = -EBUSY;
 	} else {
@@ -151,11 +160,35 @@ int libvirt_call_start(struct libvirt_call *c)
 	return err;
 }
 
+static virConnectPtr connect_to(struct libvirt *l)
+{
+	virConnectPtr conn = virConnectOpen(l->uri);
+
+	/* libvirt's test driver has none. */
+	if (conn && virConnectSetKeepAlive(conn, KEEPALIVE, KEEPALIVE) < 0 &&
+	    virGetLastErrorCode() != VIR_ERR_NO_SUPPORT) {
+		virConnectClose(conn);
+		conn = NULL;
+	}
+	return conn;
+}
+
 virConnectPtr libvirt_call_conn(void)
 {
 	struct libvirt *l = the;
 	virConnectPtr conn;
 
+	if (own_wanted) {
+		if (own && virConnectIsAlive(own) != 1) {
+			virConnectClose(own);
+			own = NULL;
+		}
+		if (!own)
+			own = connect_to(l);
+		if (own)
+			virConnectRef(own);
+		return own;
+	}
 	pthread_mutex_lock(&l->lock);
 	conn = l->closed ? NULL : l->conn;
 	if (conn)
@@ -379,9 +412,7 @@ static void look_at_all(struct opening *o)
 
 static int subscribe(virConnectPtr conn)
 {
-	/* libvirt's test driver has neither. */
-	if ((virConnectRegisterCloseCallback(conn, closed_event, NULL, NULL) ||
-	     virConnectSetKeepAlive(conn, KEEPALIVE, KEEPALIVE) < 0) &&
+	if (virConnectRegisterCloseCallback(conn, closed_event, NULL, NULL) &&
 	    virGetLastErrorCode() != VIR_ERR_NO_SUPPORT)
 		return -1;
 	/* Before anybody looks: what happens meanwhile is seen. */
@@ -403,7 +434,7 @@ static void open_run(struct libvirt_call *c)
 		virConnectClose(o->old);
 	}
 	if (o->fresh) {
-		o->conn = virConnectOpen(the->uri);
+		o->conn = connect_to(the);
 		if (!o->conn || subscribe(o->conn)) {
 			libvirt_words(o->why, sizeof(o->why));
 			return;
@@ -464,9 +495,9 @@ static void open_start(struct libvirt *l, virConnectPtr conn, virConnectPtr old)
 	}
 	o->call.run = open_run;
 	o->call.done = open_done;
-	o->call.lasts = true; /* a libvirtd that stands still may not cost the others their thread */
 	o->conn = conn;
 	o->fresh = !conn;
+	o->call.lasts = o->fresh; /* a libvirtd that stands still may not keep the others waiting */
 	o->old = old;
 	l->opening = true;
 	if (libvirt_call_start(&o->call)) {

@@ -2,9 +2,11 @@
 /*
  * libvirt.h - vmcommd's connection to libvirt
  *
- * libvirt's client library blocks, so the loop never calls it. One thread runs libvirt's event loop, up to
- * LIBVIRT_THREADS others make calls; what they find comes to the loop through a queue. The
- * functions here are for the loop, callbacks are called from it.
+ * libvirt's client library blocks, so the loop never calls it. One thread runs libvirt's event loop, another
+ * one makes quick calls, and each that may last has a thread and a connection of its own: libvirt
+ * before 10.0 can lose the wake-up of a second call on one connection (it then waits for the next
+ * keepalive), and libvirtd works on five calls of a connection at a time. What they find comes to the loop
+ * through a queue. The functions here are for the loop, callbacks are called from it.
  */
 #ifndef VMCOMM_KVM_LIBVIRT_H
 #define VMCOMM_KVM_LIBVIRT_H
@@ -15,9 +17,8 @@
 
 #include "libvirt-xml.h"
 
-#define LIBVIRT_THREADS 8
-#define LIBVIRT_LONG	32   /* calls that last, such as migrations, beside those */
-#define LIBVIRT_QUEUE	4096 /* calls that wait for a thread */
+#define LIBVIRT_LONG  64   /* calls that last, such as migrations */
+#define LIBVIRT_QUEUE 4096 /* quick calls that wait */
 
 enum libvirt_state {
 	LIBVIRT_GONE,	/* it does not run */

@@ -274,7 +274,7 @@ static struct vm *find(struct manager *m, const uint8_t uuid[16])
 
 static bool busy(const struct vm *vm)
 {
-	return vm->op || vm->move || vm->incoming || vm->in;
+	return vm->op || vm->move || vm->incoming;
 }
 
 static void runs_new(struct manager *m, const struct libvirt_domain *d)
@@ -331,7 +331,7 @@ static void runs(struct vm *vm, const struct libvirt_domain *d)
 	vm->seen = true;
 	vm->stopped = false;
 	owner(vm, d);
-	if (vm->incoming || vm->in || vm->move) {
+	if (vm->incoming || vm->move) {
 		vm->domain_id = d->id;
 		return;
 	}

@@ -20,7 +20,7 @@ import uuid
 from pathlib import Path
 
 import daemonlib
-from lab import cache, initramfs, kernel as kernels, paths, rootdisk
+from lab import cache, initramfs, kernel as kernels, parking, paths, rootdisk
 from lab.agent import Agent, connect
 from lab.errors import GuestGone, LabError
 from lab.guest import Guest
@@ -277,16 +277,22 @@ class DomainGuest(Guest):
     ports     PCIe root ports beside that of the NIC
     reserve   their windows; None: QEMU's default
     board     as in lab.qemu
+    bare      for `virsh start --paused`: no NIC, no disk, and a memory that has to be copied
     """
 
-    def __init__(self, lab, name, host, machine, *, member="", ports=3, reserve="1G"):
+    def __init__(self, lab, name, host, machine, *, member="", ports=3, reserve="1G",
+                 bare=False):
         super().__init__(lab, name, kernels.find(os.environ.get("VMLAB_KERNEL")), host.net, machine)
-        self.host, self.member, self.ports, self.reserve = host, member, ports, reserve
+        self.host, self.member, self.ports, self.reserve, self.bare = host, member, ports, reserve, bare
         self.uuid = str(uuid.uuid4())
         self.console = Path(f"{host.lv}/run/lab/{name}.console")
         if machine.ram:
             user = pwd.getpwnam(USER)
             os.chown(os.path.dirname(machine.ram), user.pw_uid, user.pw_gid)
+        if bare and machine.ram:
+            with open(machine.ram, "wb") as f:
+                f.write(os.urandom(machine.memory << 20))
+            os.chmod(machine.ram, 0o666)
 
     def xml(self):
         machine, q35 = self.machine, self.machine.board == "q35"
@@ -306,15 +312,21 @@ class DomainGuest(Guest):
                 "-device", "virtio-serial-pci,max_ports=4,addr=0x1c",
                 "-device", "virtserialport,chardev=labagent,name=vmlab.agent",
                 # See Doorman.
-                "-qmp", f"unix:{lab}.qmp,server=on,wait={'on' if machine.ram else 'off'}",
-                "-drive", f"file={seen(machine.disk)},if=none,id=labroot,format=raw,readonly=on,"
-                          "file.locking=off", "-device", "virtio-blk-pci,drive=labroot,addr=0x1d"]
+                "-qmp", f"unix:{lab}.qmp,server=on,wait={'on' if machine.ram else 'off'}"]
+        nic = ("" if self.bare else f"<interface type='bridge'><source bridge='br0'/><mac address='{self.mac}'/>"
+               "<model type='virtio'/><driver name='qemu'/><rom enabled='no'/></interface>")
+        if not self.bare:
+            args += ["-drive", f"file={seen(machine.disk)},if=none,id=labroot,format=raw,readonly=on,"
+                               "file.locking=off", "-device", "virtio-blk-pci,drive=labroot,addr=0x1d"]
         if machine.ram:
-            args += ["-object", f"memory-backend-file,id=ram0,size={machine.memory}M,share=on,"
+            share = "off" if self.bare else "on"
+            args += ["-object", f"memory-backend-file,id=ram0,size={machine.memory}M,share={share},"
                                 f"mem-path={machine.ram}", "-machine", "memory-backend=ram0"]
         if q35 and self.reserve:
             args += ["-global", f"pcie-root-port.pref64-reserve={self.reserve}"]
         more = "".join(f"<qemu:arg value='{a}'/>" for a in args)
+        if accel == "tcg":
+            more += f"<qemu:env name='LD_PRELOAD' value='{seen(parking.library())}'/>"
         tcg = "<tcg><tb-cache unit='MiB'>128</tb-cache></tcg>" if accel == "tcg" else ""
         append = " ".join([APPEND, *self._words, machine.append])
         return f"""<domain type='{'kvm' if accel == 'kvm' else 'qemu'}'
@@ -330,8 +342,7 @@ class DomainGuest(Guest):
   <on_crash>destroy</on_crash>
   <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
     {root}{ports}<controller type='usb' model='none'/>
-    <interface type='bridge'><source bridge='br0'/><mac address='{self.mac}'/><model type='virtio'/>
-      <driver name='qemu'/><rom enabled='no'/></interface>
+    {nic}
     <serial type='file'><source path='{lab}.console'/><target port='0'/></serial>
     <memballoon model='none'/><video><model type='none'/></video><audio id='1' type='none'/>
   </devices>
@@ -372,7 +383,6 @@ class DomainGuest(Guest):
     def leaving(self):
         """Around what takes the device away and may move the domain or replace its QEMU; commands
         wait meanwhile, jobs go on. At the end it may run on any host of the site."""
-        parker = threading.Thread(target=self._park, args=(self.qemu, DEVICE), daemon=True)
         hosts = self.site.hosts
         old, found, stop = self.qemu, {}, threading.Event()
 
@@ -387,7 +397,6 @@ class DomainGuest(Guest):
                                                  lambda: None, 1)
         looker = threading.Thread(target=look, daemon=True)
         with self._agent.held():
-            parker.start()
             looker.start()
             try:
                 yield
