@@ -31,7 +31,6 @@ from migration.hosts import GROUP, PATIENCE, PROGRAMS, Host, Mover, Site
 
 USER = "libvirt-qemu"
 NAMESPACE = "urn:vmcomm:member:1"
-DEVICE = "ua-vmcomm0"
 _PLACES = {"run": "/run/libvirt", "lib": "/var/lib/libvirt", "log": "/var/log/libvirt",
            "cache": "/var/cache/libvirt", "etc": "/etc/libvirt"}
 _CACHE = "/var/lib/libvirt/lab-cache"  # the lab's, for a QEMU that may not look into root's home
