@@ -43,7 +43,8 @@ struct vmcomm_pace {
 	atomic_t rung; /* since the tasklet ran last */
 	u64 debt;      /* ns */
 	u64 last;
-	u64 found, seen; /* events, when the tasklet began */
+	u64 found, seen; /* events, when the tasklet ended last */
+	bool useful;	 /* it found something then */
 };
 
 /* One membership in a group: a node and what drives it. */

@@ -10,6 +10,10 @@
  *   a run that found nothing, or nearly nothing	       twice what it took, and
  *							       VMCOMM_PACE_USELESS for each doorbell
  *
+ * What a call of ours found since the last run counts for the next one, and a single doorbell after a
+ * run that found something costs no more than such a run: a peer may ring for what we take just
+ * before, a spinning reader for instance, and on a fast machine that happens often.
+ *
  * Good peers ring for a reason and stay far below that. Above VMCOMM_PACE_LIMIT doorbells are shut
  * out, and at the end of a pause everything is looked at without one. Events and bytes wait in
  * shared memory meanwhile, so nothing is lost, and the other peers wait for some milliseconds.
@@ -69,8 +73,6 @@ void vmcomm_pace_begin(struct vmcomm_link *link)
 	vmcomm_pace_open(link);
 	pace->debt -= min(pace->debt, (now - pace->last) / 2);
 	pace->last = now;
-	pace->found = READ_ONCE(link->node.found);
-	pace->seen = READ_ONCE(link->node.stat[VMCOMM_STAT_EVENTS_SEEN]);
 }
 
 /* The tasklet ends. @more: it did not get to the end. Return: true: go on at once. */
@@ -80,9 +82,12 @@ bool vmcomm_pace_end(struct vmcomm_link *link, bool more)
 	u64 took = ktime_get_ns() - pace->last, rung = atomic_xchg(&pace->rung, 0);
 	u64 found = READ_ONCE(link->node.found) - pace->found;
 	u64 seen = READ_ONCE(link->node.stat[VMCOMM_STAT_EVENTS_SEEN]) - pace->seen;
-	bool vain = !found || found < seen / 4;
+	bool vain = !found || found < seen / 4, late = vain && !seen && rung <= 1 && pace->useful;
 
-	if (vain)
+	pace->found += found;
+	pace->seen += seen;
+	pace->useful = !vain;
+	if (vain && !late)
 		pace->debt += 2 * took + rung * VMCOMM_PACE_USELESS;
 	else
 		pace->debt += took / 4 * 3;
@@ -110,4 +115,7 @@ void vmcomm_pace_stop(struct vmcomm_link *link)
 	tasklet_kill(&link->tasklet);
 	vmcomm_pace_open(link);
 	link->pace.debt = 0;
+	/* The next node counts from 0. */
+	link->pace.found = 0;
+	link->pace.seen = 0;
 }
