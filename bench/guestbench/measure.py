@@ -45,3 +45,10 @@ def ratio(tcp, vmcomm, lower_is_better):
     """How many times better vmcomm is, from the medians of its rounds and of TCP's."""
     a, b = statistics.median(tcp), statistics.median(vmcomm)
     return a / b if lower_is_better else b / a
+
+
+def row(test, size, path, rounds, base, unit, extra=None):
+    """One line of a report; BASE are the rounds of what it is compared with."""
+    result = {"test": test, "size": size, "path": path, "median": statistics.median(rounds),
+              "unit": unit, "ratio": ratio(base, rounds, unit != "MB/s"), "rounds": rounds}
+    return result | (extra or {})

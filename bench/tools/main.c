@@ -172,6 +172,7 @@ static void usage(FILE *f)
 		"  --rounds N      (default 5)\n"
 		"  --seconds N     of each round (default 2; fractions allowed)\n"
 		"  --bytes N       stream: so much instead\n"
+		"  --count N       rr, crr: so many instead\n"
 		"  --read-size N   stream: the receiver's buffer (default: size, at least 64k)\n"
 		"  --warmup MS     rr, crr: not counted (default 100)\n"
 		"  --spin none|busy   block in receive, or ask again and again (default none)\n"
@@ -181,7 +182,7 @@ static void usage(FILE *f)
 
 int main(int argc, char **argv)
 {
-	enum { SIZE = 256, ROUNDS, SECONDS, BYTES, READ_SIZE, WARMUP, SPIN, TRANSPORT, NAGLE };
+	enum { SIZE = 256, ROUNDS, SECONDS, BYTES, COUNT, READ_SIZE, WARMUP, SPIN, TRANSPORT, NAGLE };
 	static const struct option options[] = {
 		{"port", required_argument, NULL, 'p'},
 		{"bind", required_argument, NULL, 'b'},
@@ -189,6 +190,7 @@ int main(int argc, char **argv)
 		{"rounds", required_argument, NULL, ROUNDS},
 		{"seconds", required_argument, NULL, SECONDS},
 		{"bytes", required_argument, NULL, BYTES},
+		{"count", required_argument, NULL, COUNT},
 		{"read-size", required_argument, NULL, READ_SIZE},
 		{"warmup", required_argument, NULL, WARMUP},
 		{"spin", required_argument, NULL, SPIN},
@@ -231,6 +233,9 @@ int main(int argc, char **argv)
 			break;
 		case BYTES:
 			plan.bytes = parse_u64("--bytes", optarg, 1ull << 50);
+			break;
+		case COUNT:
+			plan.count = (uint32_t)parse_u64("--count", optarg, UINT32_MAX);
 			break;
 		case READ_SIZE:
 			plan.read_size = (uint32_t)parse_u64("--read-size", optarg, PERF_SIZE_MAX);

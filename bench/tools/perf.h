@@ -25,7 +25,7 @@ struct perf_plan {
 	uint32_t read_size; /* stream: the receiver's buffer */
 	uint32_t spin;	    /* poll without sleeping instead of blocking */
 	uint32_t nodelay;
-	uint32_t reserved;
+	uint32_t count;	    /* rr, crr: so many, however long that takes, when not 0 */
 	uint64_t seconds_ms; /* how long, or */
 	uint64_t bytes;	     /* stream: how much, when not 0 */
 	uint64_t warmup_ms;

@@ -78,7 +78,7 @@ static void client_rr(const struct perf_path *path, const struct perf_plan *plan
 			cost_start(&res->client);
 			start = now = now_ns();
 			end = start + plan->seconds_ms * 1000000;
-		} else if (now >= end) {
+		} else if (plan->count ? warm && res->client.count >= plan->count : now >= end) {
 			break;
 		}
 		perf_write(e, buf, plan->size);
@@ -148,7 +148,7 @@ static void client_crr(const struct perf_path *path, const struct perf_plan *pla
 			cost_start(&res->client);
 			start = now = now_ns();
 			end = start + plan->seconds_ms * 1000000;
-		} else if (now >= end) {
+		} else if (plan->count ? warm && res->client.count >= plan->count : now >= end) {
 			break;
 		}
 		e = perf_connect(path, plan->nodelay);
