@@ -364,6 +364,8 @@ int vmcomm_pair_released(struct vmcomm_node *node, u32 slot)
 	struct vmcomm_pair *pair = node->pair[slot];
 	int err = 0;
 
+	if (!pair)
+		return 0; /* the own slot */
 	vmcomm_lock(&node->lock);
 	if (pair->conns) {
 		err = -EAGAIN;

@@ -308,6 +308,14 @@ int vmcomm_link_up(struct vmcomm_link *link, const struct vmcomm_node_config *co
 	c.system = utsname()->release;
 	c.version = VMCOMM_VERSION;
 	mutex_lock(&link->lock);
+	/* What was heard in another slot is about other pairs; that slot may be a peer's by now. */
+	spin_lock_bh(&link->news_lock);
+	link->news_up = 0;
+	link->news_left = 0;
+	link->news_gone = 0;
+	link->news_offers = 0;
+	link->offers_tail = link->offers_head;
+	spin_unlock_bh(&link->news_lock);
 	memset(&link->node, 0, sizeof(link->node));
 	vmcomm_access_forget(link);
 	err = vmcomm_node_init(&link->node, &c);

@@ -176,6 +176,7 @@ START_TEST(set_back)
 	ck_assert(fend_in_ring(e));
 	both(e);
 	back_again(f, e);
+	ck_assert_int_eq(vmcomm_pair_released(&f->vm[0].node, 0), 0); /* oneself */
 	ck_assert_int_eq(fend_offer(e, true), 0);
 	fix_run(f);
 	/* TCP's numbers move on before the ring is entered, whoever sends. */
