@@ -45,6 +45,8 @@ struct vmcomm_pace {
 	u64 last;
 	u64 found, seen; /* events, when the tasklet ended last */
 	bool useful;	 /* it found something then */
+	u64 opened;	 /* when the last pause ended */
+	u32 row;	 /* pauses without a rest in between */
 };
 
 /* One membership in a group: a node and what drives it. */

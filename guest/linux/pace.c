@@ -27,6 +27,7 @@
 #define VMCOMM_PACE_USELESS 100000	/* ns: more than an interrupt costs, by far */
 #define VMCOMM_PACE_LIMIT   8000000	/* ns */
 #define VMCOMM_PACE_DEBT    16000000	/* ns: the longest pause is as long */
+#define VMCOMM_PACE_ROW	    3		/* pauses in a row that make a flood */
 
 static struct ratelimit_state vmcomm_pace_limit =
 	RATELIMIT_STATE_INIT_FLAGS(vmcomm_pace_limit, 10 * HZ, 1, RATELIMIT_MSG_ON_RELEASE);
@@ -70,6 +71,8 @@ void vmcomm_pace_begin(struct vmcomm_link *link)
 	struct vmcomm_pace *pace = &link->pace;
 	u64 now = ktime_get_ns();
 
+	if (pace->paused)
+		pace->opened = now;
 	vmcomm_pace_open(link);
 	pace->debt -= min(pace->debt, (now - pace->last) / 2);
 	pace->last = now;
@@ -84,6 +87,9 @@ bool vmcomm_pace_end(struct vmcomm_link *link, bool more)
 	u64 seen = READ_ONCE(link->node.stat[VMCOMM_STAT_EVENTS_SEEN]) - pace->seen;
 	bool vain = !found || found < seen / 4, late = vain && !seen && rung <= 1 && pace->useful;
 
+	/* It looked at a few words: if that took long, the host had taken the CPU away. */
+	if (!seen && !more)
+		took = min_t(u64, took, VMCOMM_PACE_USELESS);
 	pace->found += found;
 	pace->seen += seen;
 	pace->useful = !vain;
@@ -98,7 +104,9 @@ bool vmcomm_pace_end(struct vmcomm_link *link, bool more)
 	if (link->mask)
 		link->mask(link, true);
 	vmcomm_node_count(&link->node, VMCOMM_STAT_PAUSES, 1);
-	if (vain) {
+	pace->row = pace->last - pace->opened < 2 * VMCOMM_PACE_DEBT ? pace->row + 1 : 1;
+	/* One alone may be a busy host's doing. */
+	if (vain && pace->row >= VMCOMM_PACE_ROW) {
 		vmcomm_node_reason(&link->node, VMCOMM_REASON_FLOOD);
 		if (__ratelimit(&vmcomm_pace_limit))
 			pr_warn("vmcomm: %s: peers ring or queue events without need (reason flood): doorbells wait for up to %u ms\n",
