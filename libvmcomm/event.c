@@ -147,6 +147,7 @@ static void vmcomm_pair_scan(struct vmcomm_pair *pair)
 	struct vmcomm_ccb *c;
 
 	pair->look_again = false;
+	VMCOMM_WRITE_ONCE(pair->node->scans, pair->node->scans + 1);
 	if (vmcomm_pair_waits(pair))
 		vmcomm_pair_scan_theirs(pair, false);
 	/* pair->ccb_chunks may change while a wake runs without the lock: read it each time */

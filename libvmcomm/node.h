@@ -110,6 +110,7 @@ struct vmcomm_node {
 	u32 ring_shift_max;
 	u64 heartbeat;
 	u64 found; /* events that were about a connection of ours */
+	u64 scans; /* looks at everything of a pair */
 	u64 stat[VMCOMM_STAT_COUNT];
 	u64 reason[VMCOMM_REASON_COUNT];
 };

@@ -43,7 +43,8 @@ struct vmcomm_pace {
 	atomic_t rung; /* since the tasklet ran last */
 	u64 debt;      /* ns */
 	u64 last;
-	u64 found, seen; /* events, when the tasklet ended last */
+	u64 found, seen; /* events, when the tasklet ended last, */
+	u64 scans;	 /* and looks at everything */
 	bool useful;	 /* it found something then */
 	u64 opened;	 /* when the last pause ended */
 	u32 row;	 /* pauses without a rest in between */

@@ -85,13 +85,16 @@ bool vmcomm_pace_end(struct vmcomm_link *link, bool more)
 	u64 took = ktime_get_ns() - pace->last, rung = atomic_xchg(&pace->rung, 0);
 	u64 found = READ_ONCE(link->node.found) - pace->found;
 	u64 seen = READ_ONCE(link->node.stat[VMCOMM_STAT_EVENTS_SEEN]) - pace->seen;
-	bool vain = !found || found < seen / 4, late = vain && !seen && rung <= 1 && pace->useful;
+	u64 scans = READ_ONCE(link->node.scans) - pace->scans;
+	bool vain = !found || found < seen / 4;
+	bool late = vain && !seen && !scans && rung <= 1 && pace->useful;
 
 	/* It looked at a few words: if that took long, the host had taken the CPU away. */
-	if (!seen && !more)
+	if (!seen && !scans && !more)
 		took = min_t(u64, took, VMCOMM_PACE_USELESS);
 	pace->found += found;
 	pace->seen += seen;
+	pace->scans += scans;
 	pace->useful = !vain;
 	if (vain && !late)
 		pace->debt += 2 * took + rung * VMCOMM_PACE_USELESS;
@@ -126,4 +129,5 @@ void vmcomm_pace_stop(struct vmcomm_link *link)
 	/* The next node counts from 0. */
 	link->pace.found = 0;
 	link->pace.seen = 0;
+	link->pace.scans = 0;
 }
