@@ -27,7 +27,7 @@ def access_is_checked(guest):
     try:
         guest.check_kernel(since=since)
     except KernelComplaint as e:
-        assert "vmcomm: write of 8 bytes at 0 of the region" in str(e), e
+        assert "vmcomm: write of 8 bytes at 0x0 of the region" in str(e), e
     else:
         raise AssertionError("a wrong access was not reported")
     finally:
