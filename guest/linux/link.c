@@ -287,7 +287,6 @@ int vmcomm_link_init(struct vmcomm_link *link, const char *name)
 	link->name = name;
 	spin_lock_init(&link->news_lock);
 	mutex_init(&link->lock);
-	link->spin = vmcomm_spin_us * 1000;
 	tasklet_setup(&link->tasklet, vmcomm_link_tasklet);
 	vmcomm_pace_init(link);
 	INIT_DELAYED_WORK(&link->tick, vmcomm_link_tick);

@@ -34,7 +34,7 @@ MODULE_PARM_DESC(adopt, "also take over connections that are older than the modu
 
 unsigned int vmcomm_spin_us = 500;
 module_param_named(spin_us, vmcomm_spin_us, uint, 0644);
-MODULE_PARM_DESC(spin_us, "longest time in microseconds that a reader spins before it sleeps; adapts; 0: never");
+MODULE_PARM_DESC(spin_us, "longest time in microseconds that a reader or writer spins before it sleeps; adapts; 0: never");
 
 unsigned int vmcomm_leave_ms = 2000;
 module_param_named(leave_ms, vmcomm_leave_ms, uint, 0644);
@@ -90,6 +90,7 @@ static int __init vmcomm_init(void)
 	int err;
 
 	vmcomm_emulated = vmcomm_is_emulated();
+	vmcomm_poll_init();
 
 	vmcomm_wq = alloc_workqueue("vmcomm", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	if (!vmcomm_wq)

@@ -4,7 +4,7 @@
  *
  *   hook.c     call analyser: which sockets get a context (M1, M4)
  *   sock.c     contexts: life cycle, lists, the swapped struct proto and struct proto_ops
- *   send.c recv.c ctl.c   the callbacks (M6-M8, M10)
+ *   send.c recv.c poll.c ctl.c   the callbacks (M6-M8, M10)
  *   copy.c     bytes between a program and a ring
  *   link.c     one membership in a group: node, workers, timers
  *   pace.c     limits to what peers' doorbells and events cost (M26)
@@ -35,6 +35,12 @@
 #include "compat/compat.h"
 
 #define VMCOMM_VERSION "0.1.0"
+
+/* What waits of one kind have taught about looking before sleeping (spin.c). */
+struct vmcomm_spin {
+	u32 ns;	  /* how long to look; adapts */
+	u32 skip; /* waits without a look since it was too little */
+};
 
 /* What doorbells cost lately (pace.c). */
 struct vmcomm_pace {
@@ -85,7 +91,6 @@ struct vmcomm_link {
 	bool no_adopt;
 	u32 offers[64];	   /* announced offers to look at: peer slot << 24 | CCB, a small ring */
 	u32 offers_head, offers_tail;
-	u32 spin, spin_skip; /* as a socket's, for the first wait of each socket (spin.c) */
 };
 
 #define VMCOMM_FULL_SHIFT_FIRST 4 /* of vmcomm_sock.full_shift */
@@ -126,11 +131,10 @@ struct vmcomm_sock {
 	u64 told;     /* the ring's head when sleepers were woken last */
 	u32 told_gen;
 	u32 tcp_send; /* threads inside TCP's sendmsg, socket lock */
-	bool spun;    /* has waited for bytes before */
-	u32 spin;     /* ns, adapts */
-	u32 spin_skip;
-	u32 tx_spin;
-	u32 tx_spin_skip;
+	u32 waits;    /* for bytes or for room, up to VMCOMM_SPIN_YOUNG */
+	struct vmcomm_spin rx_spin, tx_spin;	       /* blocked in a read, in a write */
+	struct vmcomm_spin rx_poll_spin, tx_poll_spin; /* in poll() and select() (poll.c) */
+	u64 rx_polled, tx_polled; /* the rings' positions at the last such wait */
 	unsigned long active; /* jiffies of the last ring byte sent */
 	u64 full_taken;		  /* send.c: what the peer had taken when the ring was full */
 	unsigned long full_since; /* jiffies of that */
@@ -202,11 +206,16 @@ const struct proto_ops *vmcomm_template_ops(const struct sock *sk);
 __poll_t vmcomm_template_poll(struct file *file, struct socket *sock,
 			      struct poll_table_struct *wait);
 
-/* send.c, recv.c, ctl.c, copy.c, spin.c */
+/* send.c, recv.c, poll.c, ctl.c, copy.c, spin.c */
 size_t vmcomm_copy_in(void *to, size_t len, struct iov_iter *i);
 size_t vmcomm_copy_out(const void *from, size_t len, struct iov_iter *i);
-bool vmcomm_spin(struct vmcomm_sock *vs, u32 *spin, u32 *skip,
+bool vmcomm_spin(struct vmcomm_sock *vs, struct vmcomm_spin *spin,
 		 bool (*ready)(struct vmcomm_sock *vs));
+bool vmcomm_spin_poll(struct vmcomm_sock *vs, struct vmcomm_spin *spin, u32 max,
+		      bool (*ready)(struct vmcomm_sock *vs), const int *stop);
+void vmcomm_poll_init(void);
+bool vmcomm_send_spin_ready(struct vmcomm_sock *vs);
+bool vmcomm_recv_spin_ready(struct vmcomm_sock *vs);
 __poll_t vmcomm_poll(struct file *file, struct socket *sock, struct poll_table_struct *wait);
 int vmcomm_sendmsg(struct sock *sk, struct msghdr *msg, size_t len);
 int vmcomm_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, int *addr_len);

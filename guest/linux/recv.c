@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* recv.c - recvmsg on a wrapped socket (M7, M10) */
 #include <linux/sched/signal.h>
-#include <linux/poll.h>
 #include <linux/uio.h>
 
 #include "module.h"
@@ -65,7 +64,7 @@ static bool vmcomm_recv_more(struct vmcomm_sock *vs, int seen)
 	return moved || vmcomm_recv_left(vs) != seen || vmcomm_recv_stop(vs);
 }
 
-static bool vmcomm_recv_spin_ready(struct vmcomm_sock *vs)
+bool vmcomm_recv_spin_ready(struct vmcomm_sock *vs)
 {
 	return vmcomm_recv_ready(vs) || vmcomm_recv_stop(vs);
 }
@@ -270,7 +269,7 @@ static bool vmcomm_recv_wait(struct vmcomm_sock *vs, size_t copied, bool enough,
 		bool hit;
 
 		release_sock(sk);
-		hit = vmcomm_spin(vs, &vs->spin, &vs->spin_skip, vmcomm_recv_spin_ready);
+		hit = vmcomm_spin(vs, &vs->rx_spin, vmcomm_recv_spin_ready);
 		lock_sock(sk);
 		if (hit)
 			return true;
@@ -523,29 +522,6 @@ static void vmcomm_recv_rearm(struct vmcomm_sock *vs)
 		vmcomm_sock_tell(vs);
 }
 
-/* TCP's own poll asks vmcomm_is_readable() and vmcomm_memory_free(); here one learns who asks. */
-__poll_t vmcomm_poll(struct file *file, struct socket *sock, struct poll_table_struct *wait)
-{
-	struct vmcomm_sock *vs = vmcomm_sock_of(sock->sk);
-	__poll_t key = wait ? wait->_key : 0, mask;
-	bool edge = key & (__force __poll_t)EPOLLET;
-
-	if (vs && edge)
-		WRITE_ONCE(vs->edge, VMCOMM_EDGE_EDGE);
-	else if (vs && READ_ONCE(vs->edge) == VMCOMM_EDGE_UNKNOWN)
-		WRITE_ONCE(vs->edge, VMCOMM_EDGE_LEVEL);
-	mask = vmcomm_template_poll(file, sock, wait);
-	if (vs && !(mask & EPOLLOUT) && vmcomm_sock_may_enter(vs))
-		mask |= EPOLLOUT | EPOLLWRNORM;
-	if (vs && edge) {
-		rcu_read_lock();
-		if (vmcomm_conn_attached(&vs->conn) && vmcomm_rx_arm_edge(&vs->conn))
-			mask |= EPOLLIN | EPOLLRDNORM;
-		rcu_read_unlock();
-	}
-	return mask;
-}
-
 /* TCP's own recvmsg, by whatever struct proto the socket has. It does not sleep for long. */
 static int vmcomm_recv_plain(struct sock *sk, struct msghdr *msg, size_t len, int flags,
 			     int *addr_len)
@@ -607,29 +583,4 @@ int vmcomm_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, i
 	if (unlikely(ret == -ERESTARTNOINTR))
 		ret = vmcomm_recv_gone(sk, msg, len, flags, addr_len);
 	return ret;
-}
-
-/* For poll(): called without the socket lock, so it only reads, and says where to be woken. */
-bool vmcomm_is_readable(struct sock *sk)
-{
-	struct vmcomm_sock *vs = vmcomm_sock_of(sk);
-	u32 at, n, want;
-
-	if (!vs)
-		return false;
-	rcu_read_lock();
-	at = vmcomm_copied_seq(sk) - vmcomm_front_bytes(vs);
-	/* While there is something to read nobody sleeps: spare the peer the doorbell. */
-	n = vmcomm_rx_readable(&vs->conn, at);
-	if (!n || READ_ONCE(sk->sk_rcvlowat) > 1) {
-		vmcomm_rx_arm(&vs->conn, at);
-		n = vmcomm_rx_readable(&vs->conn, at);
-	}
-	if (!n && (vmcomm_rx_unread(&vs->conn) || vmcomm_front_bytes(vs)) && vmcomm_rcv_nxt(sk) != at)
-		n = 1; /* bytes on TCP come first: tcp_poll() has counted those alone */
-	want = READ_ONCE(sk->sk_rcvlowat);
-	if (n && want > 1)
-		n = vmcomm_rx_unread(&vs->conn) + vmcomm_rcv_nxt(sk) - at >= want;
-	rcu_read_unlock();
-	return n != 0;
 }

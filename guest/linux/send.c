@@ -203,12 +203,20 @@ static void vmcomm_send_unstalled(struct vmcomm_sock *vs, bool took)
 		vs->full_shift--;
 }
 
+/* Nobody is on the wait queue; who comes later asks for room himself (poll.c). Socket lock held. */
+static bool vmcomm_send_unwatched(const struct sock *sk)
+{
+	return !sock_flag(sk, SOCK_FASYNC) &&
+	       !skwq_has_sleeper(rcu_dereference_protected(sk->sk_wq, lockdep_sock_is_held(sk)));
+}
+
 /*
  * The ring is full, and a waiter will hear when it is not. When the reader takes nothing at all the
  * bytes go to TCP: it takes as many as it always does before a writer has to wait, and until it is
- * full, too, a socket that was full does not stop being so by itself. Socket lock held.
+ * full, too, a socket that was full does not stop being so by itself. @wait: the caller waits for
+ * room. Socket lock held. Return: true if it is still full.
  */
-static bool vmcomm_send_full(struct vmcomm_sock *vs)
+static bool vmcomm_send_full(struct vmcomm_sock *vs, bool wait)
 {
 	unsigned long *flags = &vs->sk->sk_socket->flags;
 	u64 taken = vmcomm_tx_taken(&vs->conn);
@@ -223,13 +231,13 @@ static bool vmcomm_send_full(struct vmcomm_sock *vs)
 
 	/* Before arming: the event may come at once, and looks for the flag. */
 	set_bit(SOCK_NOSPACE, flags);
-	if (!vmcomm_send_ring_ready(vs))
+	if ((!wait && vmcomm_send_unwatched(vs->sk)) || !vmcomm_send_ring_ready(vs))
 		return true;
 	clear_bit(SOCK_NOSPACE, flags);
 	return false;
 }
 
-static bool vmcomm_send_spin_ready(struct vmcomm_sock *vs)
+bool vmcomm_send_spin_ready(struct vmcomm_sock *vs)
 {
 	bool ready;
 
@@ -245,7 +253,7 @@ static bool vmcomm_send_spin(struct vmcomm_sock *vs)
 	bool hit;
 
 	release_sock(vs->sk);
-	hit = vmcomm_spin(vs, &vs->tx_spin, &vs->tx_spin_skip, vmcomm_send_spin_ready);
+	hit = vmcomm_spin(vs, &vs->tx_spin, vmcomm_send_spin_ready);
 	lock_sock(vs->sk);
 	return hit;
 }
@@ -376,7 +384,7 @@ static int vmcomm_send_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 				continue;
 			else if (timeo && vmcomm_send_spin(vs))
 				continue;
-			else if (!vmcomm_send_full(vs))
+			else if (!vmcomm_send_full(vs, timeo))
 				continue;
 			else
 				err = vmcomm_send_wait_ring(vs, &timeo);

@@ -157,8 +157,8 @@ struct vmcomm_sock *vmcomm_sock_wrap(struct sock *sk, struct vmcomm_link *link, 
 	vs->link = link;
 	WRITE_ONCE(vs->slot, slot);
 	vs->orig = sk->sk_prot;
-	vs->spin = vmcomm_spin_us * 1000;
-	vs->tx_spin = vs->spin;
+	vs->rx_spin.ns = vmcomm_spin_us * 1000;
+	vs->tx_spin.ns = vs->rx_spin.ns;
 	vs->full_shift = VMCOMM_FULL_SHIFT_FIRST;
 	vs->watch_since = jiffies;
 	mutex_init(&vs->tcp_read);

@@ -19,6 +19,7 @@
 #define VMCOMM_SPIN_SLACK 50000 /* ns; one late answer must not end it */
 #define VMCOMM_SPIN_LOOKS 8    /* between two pauses and looks at the clock, which may be dear */
 #define VMCOMM_SPIN_SKIP 16   /* sleeps without a spin after spinning did not pay */
+#define VMCOMM_SPIN_YOUNG 2   /* first waits of a socket: for a response, for the end */
 
 /* Does nobody else want this CPU? A task that was made ready here does not always preempt. */
 static bool vmcomm_spin_alone(void)
@@ -26,19 +27,19 @@ static bool vmcomm_spin_alone(void)
 	return !need_resched() && single_task_running();
 }
 
-/* Return: true if @ready(). @spin, @skip: the memory for this kind of wait. */
-static bool vmcomm_spin_for(struct vmcomm_sock *vs, u32 max, u32 *spin, u32 *skip,
-			    bool (*ready)(struct vmcomm_sock *vs))
+/* Return: true if @ready(). @stop: ends it, too; or NULL. */
+static bool vmcomm_spin_for(struct vmcomm_sock *vs, u32 max, struct vmcomm_spin *spin,
+			    bool (*ready)(struct vmcomm_sock *vs), const int *stop)
 {
-	u32 limit = READ_ONCE(*spin), i;
+	u32 limit = READ_ONCE(spin->ns), i;
 	u64 start, spent = 0;
 	bool hit = false;
 
 	if (limit < VMCOMM_SPIN_MIN) {
-		WRITE_ONCE(*skip, READ_ONCE(*skip) + 1);
-		if (READ_ONCE(*skip) < VMCOMM_SPIN_SKIP)
+		WRITE_ONCE(spin->skip, READ_ONCE(spin->skip) + 1);
+		if (READ_ONCE(spin->skip) < VMCOMM_SPIN_SKIP)
 			return false;
-		WRITE_ONCE(*skip, 0);
+		WRITE_ONCE(spin->skip, 0);
 		limit = max;
 	}
 	limit = min(limit, max);
@@ -48,35 +49,45 @@ static bool vmcomm_spin_for(struct vmcomm_sock *vs, u32 max, u32 *spin, u32 *ski
 		for (i = 0; i < VMCOMM_SPIN_LOOKS && !hit; i++)
 			hit = ready(vs);
 		spent = local_clock() - start;
-	} while (!hit && vmcomm_spin_alone() && !signal_pending(current) && spent < limit);
+	} while (!hit && vmcomm_spin_alone() && !signal_pending(current) && spent < limit &&
+		 !(stop && READ_ONCE(*stop)));
 	if (hit)
-		WRITE_ONCE(*spin, min_t(u64, max, max_t(u64, 8 * spent + VMCOMM_SPIN_SLACK,
-							limit / 4 * 3)));
+		WRITE_ONCE(spin->ns, min_t(u64, max, max_t(u64, 8 * spent + VMCOMM_SPIN_SLACK,
+							   limit / 4 * 3)));
 	else
-		WRITE_ONCE(*spin, limit / 2);
+		WRITE_ONCE(spin->ns, limit / 2);
 	vmcomm_node_count(&vs->link->node, hit ? VMCOMM_STAT_SPIN_HITS : VMCOMM_STAT_SPIN_MISSES,
 			  1);
 	return hit;
 }
 
 /*
- * Called without the socket lock. @spin, @skip: the socket's memory for this kind of wait. A socket
- * that has not waited yet has no memory: that of all such sockets of the link counts, as many live
- * for one request only.
+ * Called without the socket lock. @spin: the socket's memory for this kind of wait. The first waits
+ * of a socket do not count: many live for one request only, and what they wait for is on its way
+ * over the NIC, which may need the CPU that spinning would take from it.
  * Return: true if @ready().
  */
-bool vmcomm_spin(struct vmcomm_sock *vs, u32 *spin, u32 *skip, bool (*ready)(struct vmcomm_sock *vs))
+bool vmcomm_spin(struct vmcomm_sock *vs, struct vmcomm_spin *spin,
+		 bool (*ready)(struct vmcomm_sock *vs))
 {
-	u32 max = READ_ONCE(vmcomm_spin_us) * 1000;
-	struct vmcomm_link *link = vs->link;
-	bool hit;
+	u32 max = READ_ONCE(vmcomm_spin_us) * 1000, waits = READ_ONCE(vs->waits);
 
-	if (!max || !vmcomm_conn_attached(&vs->conn) || !vmcomm_spin_alone())
+	if (waits < VMCOMM_SPIN_YOUNG) {
+		WRITE_ONCE(vs->waits, waits + 1);
 		return false;
-	if (spin != &vs->spin || vs->spun)
-		return vmcomm_spin_for(vs, max, spin, skip, ready);
-	vs->spun = true;
-	hit = vmcomm_spin_for(vs, max, &link->spin, &link->spin_skip, ready);
-	vs->spin = max_t(u32, READ_ONCE(link->spin), VMCOMM_SPIN_SLACK);
-	return hit;
+	}
+	return max && vmcomm_conn_attached(&vs->conn) && vmcomm_spin_alone() &&
+	       vmcomm_spin_for(vs, max, spin, ready, NULL);
+}
+
+/*
+ * As vmcomm_spin(), in a call that waits for other things, too: not longer than @max ns, and not
+ * after one of them happened, which makes *@stop true. A socket begins without looking.
+ */
+bool vmcomm_spin_poll(struct vmcomm_sock *vs, struct vmcomm_spin *spin, u32 max,
+		      bool (*ready)(struct vmcomm_sock *vs), const int *stop)
+{
+	max = min(max, READ_ONCE(vmcomm_spin_us) * 1000);
+	return max && !READ_ONCE(*stop) && vmcomm_spin_alone() &&
+	       vmcomm_spin_for(vs, max, spin, ready, stop);
 }
