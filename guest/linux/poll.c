@@ -89,7 +89,8 @@ __poll_t vmcomm_poll(struct file *file, struct socket *sock, struct poll_table_s
 	if (edge && vmcomm_conn_attached(&vs->conn) && vmcomm_rx_arm_edge(&vs->conn))
 		mask |= EPOLLIN | EPOLLRDNORM;
 	if (!(mask & EPOLLOUT) && (!wait || key & EPOLLOUT) && vmcomm_tx_in_ring(&vs->conn) &&
-	    __sk_stream_is_writeable(sock->sk, 1))
+	    sk_stream_wspace(sock->sk) >= sk_stream_min_wspace(sock->sk) &&
+	    vmcomm_memory_free(sock->sk, 1))
 		mask |= EPOLLOUT | EPOLLWRNORM;
 	rcu_read_unlock();
 	return mask;
