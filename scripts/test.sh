@@ -5,15 +5,16 @@
 #	scripts/test.sh [--full] [--serial] [SUITE...]	without names: all, in their short form
 #	scripts/test.sh --list
 #
-# Suites without guests run beside those with guests, at a lower priority; --serial: one at a time.
+# Suites without guests run beside those with guests, at a lower priority, but for core, whose tests
+# of daemons do not like that; --serial: one at a time.
 # The last line is "N passed, N failed, N skipped". docs/testing.md says what a suite is.
 
 . "$(dirname "$0")/lib.sh"
 
-# Every suite there may be, in the order in which they run: its name, whether it boots guests, what
-# it is about. One is live when tests/suites/NAME is there and executable.
+# Every suite there may be, in the order in which they run: its name, its lane (alone; with others
+# that boot no guests; with those that do), what it is about. One is live when tests/suites/NAME is there and executable.
 SUITES='
-core		host	unit tests, also with sanitizers; static analysis; the module builds everywhere
+core		alone	unit tests, also with sanitizers; static analysis; the module builds everywhere
 local		host	the local backend between processes, also with sanitizers
 model		host	exhaustive models of the shared-memory protocols
 sim		host	deterministic simulation of the core
@@ -122,6 +123,7 @@ done
 [ ${#names[@]} -gt 0 ] || mapfile -t names < <(live_suites | cut -f 1)
 limit=${full:+300}
 limit=${limit:-45}
+mapfile -t alone < <(in_lane alone)
 mapfile -t on_host < <(in_lane host)
 mapfile -t in_guests < <(in_lane guest)
 
@@ -163,8 +165,9 @@ if [[ " ${names[*]} " == *" debug-kernel "* ]]; then
 fi
 
 if [ -n "$serial" ] || [ ${#on_host[@]} -eq 0 ] || [ ${#in_guests[@]} -eq 0 ]; then
-	lane foreground "${on_host[@]}" "${in_guests[@]}"
+	lane foreground "${alone[@]}" "${on_host[@]}" "${in_guests[@]}"
 else
+	lane foreground "${alone[@]}"
 	lane background "${on_host[@]}" &
 	others+=($!)
 	lane foreground "${in_guests[@]}"
@@ -173,7 +176,7 @@ fi
 
 passed=0 skipped=0
 say "wall time"
-for name in "${on_host[@]}" "${in_guests[@]}"; do
+for name in "${alone[@]}" "${on_host[@]}" "${in_guests[@]}"; do
 	read -r ok _ notok _ skip _ < <(count_suite "$name" 2>/dev/null)
 	passed=$((passed + ok)) failed=$((failed + notok)) skipped=$((skipped + skip))
 	read -r _ seconds <"$LOGS/$name.end" || seconds=0
