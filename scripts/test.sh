@@ -12,7 +12,8 @@
 . "$(dirname "$0")/lib.sh"
 
 # Every suite there may be, in the order in which they run: its name, its lane (alone; with others
-# that boot no guests; with those that do), what it is about. One is live when tests/suites/NAME is there and executable.
+# that boot no guests; with those that do), what it is about. One is live when tests/suites/NAME is
+# there and executable.
 SUITES='
 core		alone	unit tests, also with sanitizers; static analysis; the module builds everywhere
 local		host	the local backend between processes, also with sanitizers
