@@ -120,7 +120,7 @@ static int replug(const struct cli *o, const struct held *held)
 
 int cmd_group_release(const struct cli *o)
 {
-	struct held held, before = {.slot = -1};
+	struct held held = {.slot = -1}, before = held;
 	unsigned int freed = 0;
 	int r, code;
 

@@ -28,8 +28,8 @@ static void piece_unmap(struct view *v, struct view_piece *piece, uint32_t pages
 static void piece_follow(struct view *v, struct view_piece *piece, const vmcomm_le32 *from,
 			 uint32_t pages)
 {
-	uint32_t ref[1U << (VMCOMM_CHUNK_SHIFT_MAX - 12)], i;
-	bool whole = true;
+	uint32_t ref[1U << (VMCOMM_CHUNK_SHIFT_MAX - 12)] = {0}, i;
+	bool whole = pages > 0;
 
 	for (i = 0; i < pages; i++) {
 		ref[i] = vmcomm_load32(&from[i]);
@@ -106,8 +106,10 @@ void view_copy(struct view *v)
 
 void view_open(struct view *v, uint32_t ref)
 {
+	uint32_t rows = VMCOMM_XEN_VIEW_ROWS(chunk_pages(v));
+
 	view_close(v);
-	v->row = calloc(VMCOMM_XEN_VIEW_ROWS(chunk_pages(v)), sizeof(*v->row));
+	v->row = rows ? calloc(rows, sizeof(*v->row)) : NULL;
 	if (v->row)
 		v->page = xengnttab_map_grant_ref(v->map, v->domid, ref, PROT_READ);
 }

@@ -24,7 +24,7 @@ static char why[300];
 /* The copy has exactly its length: a sanitizer sees who reads on. */
 static int parse_len(const char *text, size_t len)
 {
-	char *copy = malloc(len);
+	char *copy = malloc(len ? len : 1);
 	int err;
 
 	memcpy(copy, text, len);
@@ -132,7 +132,7 @@ START_TEST(limits)
 	n = (size_t)sprintf(text, "<domain><metadata><vmcomm:member " NS " group='g'>");
 	for (i = 1; i <= 9; i++)
 		n += (size_t)sprintf(text + n, "<vmcomm:address>10.0.0.%zu</vmcomm:address>", i);
-	strcpy(text + n, "</vmcomm:member></metadata></domain>");
+	snprintf(text + n, max - n, "</vmcomm:member></metadata></domain>");
 	ck_assert_int_eq(parse(text), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(why, "more than 8"));
 	/* deep */
@@ -145,7 +145,7 @@ START_TEST(limits)
 	/* a long name of ours */
 	n = (size_t)sprintf(text, "<domain><metadata><vmcomm:member " NS " group='");
 	memset(text + n, 'g', 100000);
-	strcpy(text + n + 100000, "'>" ADDRESS "</vmcomm:member></metadata></domain>");
+	snprintf(text + n + 100000, max - n - 100000, "'>" ADDRESS "</vmcomm:member></metadata></domain>");
 	ck_assert_int_eq(parse(text), -EINVAL);
 	free(text);
 }
