@@ -70,6 +70,11 @@ static void sim_move_once(struct sim_vm *vm)
 	struct sim_host *h = &sim.host[vm->host];
 	u32 life = vm->life, slot = vm->slot;
 
+	/* Lied to until it gave up: it has nothing to leave with. */
+	if (!vm->node_up) {
+		vm->moving = false;
+		return;
+	}
 	/* The device has to be seen before it can be asked for. */
 	while (h->group.slot[slot].state == VMCOMM_SLOT_JOINING && vm->life == life)
 		sim_pause(100);
@@ -455,8 +460,18 @@ static void sim_opener(void *arg)
 	openers--;
 }
 
+/*
+ * The time in which each VM has had @n ticks, mostly. Time is what all VMs do, one after the other,
+ * and a tick looks at each slot: with many of both it takes longer than the tick's interval.
+ */
+static u64 sim_ticks(u32 n)
+{
+	return n * (sim.p.tick + 64ULL * sim.p.vms * sim.p.slots);
+}
+
 static void sim_faulter(void *arg)
 {
+	u64 end;
 	u32 i;
 
 	(void)arg;
@@ -467,8 +482,15 @@ static void sim_faulter(void *arg)
 		if (!(sim.drop & 1ULL << i))
 			sim_fault(sim.plan[i].fault, sim.plan[i].vm);
 	}
-	while (jobs)
+	end = sim.now;
+	while (jobs) {
 		sim_pause(100);
+		/* A VM may not get through a join while somebody lies to it without a pause. */
+		if (sim.now - end > sim_ticks(20))
+			sim.lying = false;
+		if (sim.spoiled && sim.now - end > sim_ticks(60))
+			sim.over = true;
+	}
 	sim.lying = false;
 	sim.lose = 0;
 	sim.faults_over = true;
@@ -479,15 +501,6 @@ static void sim_booter(void *arg)
 {
 	sim_place(arg, true, false);
 	jobs--;
-}
-
-/*
- * The time in which each VM has had @n ticks, mostly. Time is what all VMs do, one after the other,
- * and a tick looks at each slot: with many of both it takes longer than the tick's interval.
- */
-static u64 sim_ticks(u32 n)
-{
-	return n * (sim.p.tick + 64ULL * sim.p.vms * sim.p.slots);
 }
 
 static u32 ticked[SIM_VMS_MAX];

@@ -146,6 +146,8 @@ void sim_host_init(struct sim_host *h, u32 id)
 	h->used = h->size;
 	h->group_nr = id / (sim.p.hosts / sim.p.groups);
 	memset(h->vm, 0, sizeof(h->vm));
+	memset(h->last, 0, sizeof(h->last));
+	memset(h->number, 0, sizeof(h->number));
 	memset(&h->cpu, 0, sizeof(h->cpu));
 	h->busy = NULL;
 	err = vmcomm_layout_compute(&h->lay, h->size, sim.p.slots, sim.p.chunk_shift);

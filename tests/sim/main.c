@@ -12,6 +12,7 @@
 struct sim sim;
 
 struct sim_force force = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+static bool digest;
 static int report = -1; /* where to tell the kind of a failure, and nothing else */
 
 void sim_trace_(const char *fmt, ...)
@@ -196,6 +197,7 @@ static void sim_profile_print(void)
 
 void sim_one(u64 seed, bool trace, int fd)
 {
+	u64 steps = sim.steps;
 	u32 i, k;
 
 	report = fd;
@@ -254,6 +256,11 @@ void sim_one(u64 seed, bool trace, int fd)
 		free(sim.sock[i]);
 	sim.socks = 0;
 	sim_memory_reset();
+	/* Two runs that end with the same numbers were the same. */
+	if (digest)
+		printf("seed 0x%llx: %llu steps, time %llu, %llx\n", (unsigned long long)seed,
+		       (unsigned long long)(sim.steps - steps), (unsigned long long)sim.now,
+		       (unsigned long long)sim.rng);
 }
 
 static double sim_clock(void)
@@ -313,6 +320,7 @@ static const char usage[] =
 	"  --trace          print what happens\n"
 	"  --shrink         look for a smaller run that fails in the same way (done by itself after a\n"
 	"                   failure, unless SIM_NO_SHRINK is set), print the end of its trace\n"
+	"  --digest         print after each seed what its run came to\n"
 	"  --list           print the seeds' settings\n";
 
 static int sim_mask(const char *names)
@@ -345,6 +353,7 @@ int main(int argc, char **argv)
 		{"lies", 1, NULL, 'L'},	 {"oom", 1, NULL, 'O'},	    {"schedule", 1, NULL, 'n'},
 		{"late", 1, NULL, 'a'},	 {"drop", 1, NULL, 'd'},	 {"shrink", 0, NULL, 'r'},
 		{"only", 1, NULL, 'o'},	 {"trace", 0, NULL, 't'},   {"list", 0, NULL, 'l'},
+		{"digest", 0, NULL, 'D'},
 		{"help", 0, NULL, 'H'},	 {"keep-going", 0, NULL, 'k'}, {NULL, 0, NULL, 0}};
 	u64 first = 0, last = 0, seed, done = 0, failed = 0;
 	double minutes = 0, start = sim_clock();
@@ -410,6 +419,9 @@ int main(int argc, char **argv)
 		case 't':
 			trace = true;
 			break;
+		case 'D':
+			digest = true;
+			break;
 		case 'l':
 			list = true;
 			break;
@@ -454,6 +466,7 @@ int main(int argc, char **argv)
 
 			if (!pid) {
 				sim_one(seed, trace, -1);
+				fflush(stdout);
 				_exit(0);
 			}
 			if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
