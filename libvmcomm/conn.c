@@ -360,7 +360,7 @@ bool vmcomm_conn_close(struct vmcomm_conn *conn)
 	if (!pair)
 		return unread;
 	/* Accepted and written to while nobody looked? */
-	vmcomm_conn_resolve(conn);
+	vmcomm_conn_find(conn);
 	vmcomm_lock(&node->lock);
 	theirs = conn->theirs;
 	/*
@@ -374,18 +374,20 @@ bool vmcomm_conn_close(struct vmcomm_conn *conn)
 	if (!theirs) {
 		/* An accept may have come since, with bytes whose sender did not see CLOSED. */
 		vmcomm_unlock(&node->lock);
-		vmcomm_conn_resolve(conn);
+		unread |= !vmcomm_conn_find(conn);
 		vmcomm_lock(&node->lock);
 		theirs = conn->theirs;
 	}
 	if (theirs) {
 		head = vmcomm_load64(&theirs->head);
 		gen = vmcomm_load32(&theirs->gen);
-		if (gen == VMCOMM_GEN_LOST || (head != conn->rx.tail &&
-					       gen == VMCOMM_READ_ONCE(conn->peer_gen)))
+		if (head != conn->rx.tail && gen == VMCOMM_READ_ONCE(conn->peer_gen))
 			unread = true;
 		event = VMCOMM_EVENT(VMCOMM_EVENT_CONN, conn->peer_idx, 0);
 	}
+	/* What we said last may not have got out: the peer would send again what we took already. */
+	if (vmcomm_conn_lost(conn))
+		conn->broken = unread = true;
 	vmcomm_rx_unmap(conn);
 	vmcomm_ccb_release(pair, conn->held_chunk);
 	conn->held_chunk = 0;

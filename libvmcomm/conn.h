@@ -153,9 +153,10 @@ void vmcomm_conn_unready(struct vmcomm_conn *conn);
 /**
  * vmcomm_conn_close() - the owner is done with both directions (M8)
  *
- * The bytes in our ring stay there until the peer has read them. Detaches.
- * Return: true if the peer's ring held bytes that nobody will read now: TCP answers that with a
- * reset, so must the owner.
+ * The bytes in our ring stay there until the peer has read them. Detaches. Context: may sleep, unless
+ * conn->atomic, when it is not known yet whether the peer has accepted.
+ * Return: true if the peer's ring held bytes that nobody will read now, or may have: TCP answers
+ * that with a reset, so must the owner.
  */
 bool vmcomm_conn_close(struct vmcomm_conn *conn);
 
@@ -294,6 +295,14 @@ static inline u64 vmcomm_rx_head(const struct vmcomm_conn *conn)
  */
 const u8 *vmcomm_rx_window(struct vmcomm_conn *conn, u32 off, u32 *len);
 
+/**
+ * vmcomm_rx_intact() - are the bytes that were just copied out of the window the peer's?
+ *
+ * To be asked after the copy and before anybody gets it. False: the device was taken away
+ * meanwhile, and they may be ones: give nobody these bytes, reset the connection.
+ */
+bool vmcomm_rx_intact(const struct vmcomm_conn *conn);
+
 /** vmcomm_rx_consume() - @n bytes of the window were read for good */
 void vmcomm_rx_consume(struct vmcomm_conn *conn, u32 n);
 
@@ -339,7 +348,18 @@ static inline void vmcomm_conn_tell(struct vmcomm_conn *conn)
 
 void vmcomm_rx_unmap(struct vmcomm_conn *conn);
 int vmcomm_rx_map(struct vmcomm_conn *conn);
-void vmcomm_conn_resolve(struct vmcomm_conn *conn);
+bool vmcomm_conn_resolve(struct vmcomm_conn *conn);
+bool vmcomm_conn_find(struct vmcomm_conn *conn);
+
+/*
+ * Has the device been taken away without a word, so that all that was read from it before may have
+ * been ones? Our own half is there for as long as we are attached, and no half has this generation.
+ */
+static inline bool vmcomm_conn_lost(const struct vmcomm_conn *conn)
+{
+	vmcomm_rmb();
+	return vmcomm_load32(&conn->mine->gen) == VMCOMM_GEN_LOST;
+}
 int vmcomm_tx_settle(struct vmcomm_conn *conn, bool gone);
 
 /* --- transports without TCP underneath --- */

@@ -37,8 +37,6 @@ static int vmcomm_rx_drain(struct vmcomm_conn *conn, u32 copied_seq)
 	head = vmcomm_load_acquire64(&theirs->head);
 	epoch = vmcomm_load_acquire32(&theirs->epoch);
 	gen = vmcomm_load32(&theirs->gen);
-	if (gen == VMCOMM_GEN_LOST)
-		return -EPROTO; /* nobody will ever know what was in there */
 	if (gen != VMCOMM_READ_ONCE(conn->peer_gen))
 		return 0; /* it let go before it entered a ring */
 	if (head == rx->tail)
@@ -92,13 +90,14 @@ int vmcomm_conn_evict(struct vmcomm_conn *conn, u32 copied_seq, bool gone)
 		vmcomm_store32(&conn->mine->final_valid, VMCOMM_FINAL_STOP);
 		vmcomm_mb_seldom();
 	}
-	if (!VMCOMM_READ_ONCE(conn->theirs))
-		vmcomm_conn_resolve(conn);
+	if (!VMCOMM_READ_ONCE(conn->theirs) && !vmcomm_conn_find(conn) && !vmcomm_conn_lost(conn))
+		return -ENOMEM;
 	if (VMCOMM_READ_ONCE(conn->theirs) && !conn->rx.drained && !conn->broken) {
 		err = vmcomm_rx_drain(conn, copied_seq);
 		if (err == -ENOMEM)
 			return err;
-		if (err)
+		/* Without the device nobody will ever know what was in there. */
+		if (err || vmcomm_conn_lost(conn))
 			conn->broken = true;
 	}
 	VMCOMM_WRITE_ONCE(conn->rx.drained, true);

@@ -103,6 +103,7 @@ enum vmcomm_next vmcomm_rx_next(struct vmcomm_conn *conn, u32 copied_seq, u32 rc
 	struct vmcomm_rx *rx = &conn->rx;
 	struct vmcomm_abi_ccb *theirs;
 	u32 epoch, behind, x_seq, cap = rcv_nxt - copied_seq, tries;
+	bool known;
 	u64 avail;
 	int err;
 
@@ -120,18 +121,21 @@ enum vmcomm_next vmcomm_rx_next(struct vmcomm_conn *conn, u32 copied_seq, u32 rc
 		return VMCOMM_NEXT_TCP;
 	}
 	*n = cap;
-	if (!conn->pair || rx->drained)
+	if (!conn->pair)
 		return VMCOMM_NEXT_TCP;
 	/* rcv_nxt was read before; everything of the peer's is read after. */
 	vmcomm_rmb();
-	vmcomm_conn_resolve(conn);
+	known = rx->drained || vmcomm_conn_resolve(conn);
 	theirs = VMCOMM_LOAD_ACQUIRE(conn->theirs);
-	if (!theirs) {
+	if (!theirs || rx->drained) {
+		/* TCP may bring bytes that we took out of the ring, or come after others in there. */
+		if (vmcomm_conn_lost(conn))
+			return vmcomm_rx_broken(conn, "device", n);
 		/*
 		 * Accepted, perhaps, by a half that cannot be mapped yet: then bytes in a ring come
-		 * before what is on TCP. vmcomm_pair_scan() wakes us when it has looked.
+		 * before what is on TCP.
 		 */
-		if (VMCOMM_READ_ONCE(conn->pair->look_again))
+		if (!known)
 			*n = 0;
 		return VMCOMM_NEXT_TCP;
 	}
@@ -140,11 +144,13 @@ enum vmcomm_next vmcomm_rx_next(struct vmcomm_conn *conn, u32 copied_seq, u32 rc
 		epoch = vmcomm_load_acquire32(&theirs->epoch);
 		if (epoch == rx->epoch)
 			return VMCOMM_NEXT_TCP;
+		x_seq = vmcomm_load32(&theirs->x_seq);
+		if (vmcomm_conn_lost(conn))
+			return vmcomm_rx_broken(conn, "device", n);
 		if (vmcomm_load32(&theirs->gen) != VMCOMM_READ_ONCE(conn->peer_gen))
 			return VMCOMM_NEXT_TCP; /* it let go of this CCB without entering a ring */
 		if (epoch - rx->epoch > 2)
 			return vmcomm_rx_broken(conn, "epoch", n);
-		x_seq = vmcomm_load32(&theirs->x_seq);
 		behind = x_seq - copied_seq;
 		/*
 		 * While it is in the ring nothing but a FIN follows x_seq on TCP. A peer that was
@@ -196,6 +202,7 @@ void vmcomm_rx_plan(struct vmcomm_conn *conn, u32 copied_seq, u32 rcv_nxt,
 	struct vmcomm_abi_ccb *theirs;
 	u32 epoch, behind = 0, cap = rcv_nxt - copied_seq;
 	u64 end, avail;
+	bool known;
 
 	memset(plan, 0, sizeof(*plan));
 	if (rx->held_len) {
@@ -213,31 +220,39 @@ void vmcomm_rx_plan(struct vmcomm_conn *conn, u32 copied_seq, u32 rcv_nxt,
 	if (!conn->pair || rx->drained || conn->broken)
 		return;
 	vmcomm_rmb();
-	vmcomm_conn_resolve(conn);
+	known = vmcomm_conn_resolve(conn);
 	theirs = VMCOMM_LOAD_ACQUIRE(conn->theirs);
 	if (!theirs) {
-		if (VMCOMM_READ_ONCE(conn->pair->look_again))
+		if (!known || vmcomm_conn_lost(conn))
 			plan->before = 0;
 		return;
 	}
 	epoch = vmcomm_load_acquire32(&theirs->epoch);
 	if (!(rx->epoch & 1)) {
-		if (epoch == rx->epoch || epoch - rx->epoch > 2 ||
+		if (epoch == rx->epoch)
+			return;
+		if (epoch - rx->epoch > 2 ||
 		    vmcomm_load32(&theirs->gen) != VMCOMM_READ_ONCE(conn->peer_gen))
-			return;
+			goto out;
 		behind = vmcomm_load32(&theirs->x_seq) - copied_seq;
+		if ((s32)behind < 0 || cap < behind)
+			goto out;
 		/* Nothing changes about the ring before we have followed the peer into it and out. */
-		if ((s32)behind < 0 || cap < behind || vmcomm_rx_map(conn))
-			return;
+		plan->before = behind;
+		if (vmcomm_rx_map(conn))
+			goto out;
 	}
 	plan->before = behind;
 	end = epoch & 1 ? vmcomm_load_acquire64(&theirs->head) : vmcomm_load64(&theirs->p_pos);
 	avail = end - rx->tail;
 	if (avail > 1u << rx->shift)
-		return;
+		goto out;
 	plan->outside = (u32)avail;
 	if (!(epoch & 1))
 		plan->after = cap - behind;
+out:
+	if (vmcomm_conn_lost(conn))
+		memset(plan, 0, sizeof(*plan));
 }
 
 const u8 *vmcomm_rx_window(struct vmcomm_conn *conn, u32 off, u32 *len)
@@ -262,6 +277,11 @@ const u8 *vmcomm_rx_window(struct vmcomm_conn *conn, u32 off, u32 *len)
 	avail = (u32)in - off;
 	*len = avail < size - at ? avail : size - at;
 	return rx->ring + at;
+}
+
+bool vmcomm_rx_intact(const struct vmcomm_conn *conn)
+{
+	return conn->rx.held_len || !conn->pair || !vmcomm_conn_lost(conn);
 }
 
 void vmcomm_rx_consume(struct vmcomm_conn *conn, u32 n)

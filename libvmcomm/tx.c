@@ -18,30 +18,61 @@
  * anybody reads does not get stuck earlier than with TCP alone.
  */
 #define VMCOMM_TX_STALLS 1
+/* Times that memory of a peer is mapped before one closes without having found its half. */
+#define VMCOMM_FIND_TRIES 16
 
 /*
  * A connection that was offered may have been accepted without a doorbell: look. One load when
- * nothing came.
+ * nothing came. Return: false: nobody can say, as there are halves that cannot be mapped yet;
+ * vmcomm_pair_scan() wakes us when it has looked.
  */
-void vmcomm_conn_resolve(struct vmcomm_conn *conn)
+bool vmcomm_conn_resolve(struct vmcomm_conn *conn)
 {
 	struct vmcomm_pair *pair = conn->pair;
 	struct vmcomm_node *node = conn->node;
+	bool known;
 
 	if (VMCOMM_LOAD_ACQUIRE(conn->theirs))
-		return; /* vmcomm_conn_bind(), maybe on another CPU */
+		return true; /* vmcomm_conn_bind(), maybe on another CPU */
 	if (vmcomm_load_acquire32(&pair->theirs->ev_head) == VMCOMM_READ_ONCE(pair->ev_tail) &&
 	    vmcomm_load32(&pair->theirs->ev_overflow) == VMCOMM_READ_ONCE(pair->ev_overflow_seen)) {
 		/* Another CPU may be in the middle of the event that is about us. */
 		vmcomm_lock(&node->lock);
-		vmcomm_unlock(&node->lock);
-		return;
+		goto out;
 	}
 	vmcomm_lock(&node->lock);
 	/* A dead peer's last words count, too. */
 	if (pair->state >= VMCOMM_PEER_UP)
 		vmcomm_pair_drain(pair, 2 * VMCOMM_EVENTS);
+out:
+	/* With the lock: a scan clears look_again before it looks. */
+	known = conn->theirs || !pair->look_again;
 	vmcomm_unlock(&node->lock);
+	return known;
+}
+
+/*
+ * The same for who lets go of the connection: bytes may be in the ring of a half that cannot be
+ * mapped yet. May sleep, unless conn->atomic. The peer says what has to be mapped, so not for ever.
+ */
+bool vmcomm_conn_find(struct vmcomm_conn *conn)
+{
+	const struct vmcomm_backend_ops *backend = conn->node->backend;
+	struct vmcomm_pair *pair = conn->pair;
+	bool known = vmcomm_conn_resolve(conn);
+	u32 tries;
+
+	for (tries = 0; !known && tries < VMCOMM_FIND_TRIES; tries++) {
+		if (conn->atomic || !backend->prepare || backend->prepare(conn->node))
+			break;
+		vmcomm_lock(&conn->node->lock);
+		/* Nothing new needs to have come: what is looked at again is what could not be mapped. */
+		if (pair->state >= VMCOMM_PEER_UP)
+			vmcomm_pair_drain(pair, 2 * VMCOMM_EVENTS);
+		known = conn->theirs || !pair->look_again;
+		vmcomm_unlock(&conn->node->lock);
+	}
+	return known;
 }
 
 static void vmcomm_tx_reason(struct vmcomm_conn *conn, enum vmcomm_reason reason)
@@ -224,8 +255,6 @@ int vmcomm_tx_settle(struct vmcomm_conn *conn, bool gone)
 		return 0;
 	}
 	gen = vmcomm_load32(&theirs->gen);
-	if (gen == VMCOMM_GEN_LOST)
-		return -EPROTO;
 	if (gen != VMCOMM_READ_ONCE(conn->peer_gen))
 		final = tx->tail; /* it never saw the accept, so it took nothing */
 	else if (vmcomm_load_acquire32(&theirs->final_valid) == VMCOMM_FINAL_VALID)
@@ -253,6 +282,10 @@ int vmcomm_tx_settle(struct vmcomm_conn *conn, bool gone)
 		first = size - at < n ? size - at : n;
 		vmcomm_copy_from_shared(pend, tx->ring + at, first);
 		vmcomm_copy_from_shared(pend + first, tx->ring, n - first);
+		if (vmcomm_conn_lost(conn)) {
+			vmcomm_free_large(pend);
+			return -EPROTO;
+		}
 		vmcomm_free_large(tx->pend);
 		VMCOMM_WRITE_ONCE(tx->pend_off, 0);
 		tx->pend = pend;

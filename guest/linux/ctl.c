@@ -177,6 +177,7 @@ void vmcomm_destroy(struct sock *sk)
 		READ_ONCE(sk->sk_prot)->destroy(sk);
 		return;
 	}
+	vs->conn.atomic = true;
 	vmcomm_conn_close(&vs->conn);
 	vmcomm_front_drop(vs);
 	WRITE_ONCE(vs->gone, true);

@@ -90,6 +90,13 @@ static int vmcomm_recv_ring(struct vmcomm_sock *vs, struct msghdr *msg, u32 off,
 				return -EFAULT;
 			break;
 		}
+		if (unlikely(!vmcomm_rx_intact(&vs->conn))) {
+			if (!(flags & MSG_TRUNC))
+				iov_iter_revert(&msg->msg_iter, copied);
+			if (!done)
+				return -ECONNRESET;
+			break;
+		}
 		if (flags & MSG_PEEK)
 			off += n;
 		else

@@ -14,7 +14,7 @@ static struct vmcomm_abi_pair *sim_pair_page(struct vmcomm_node *node, u32 owner
 	return vmcomm_region_pair_page(&sim_host_at(node)->region, owner, peer);
 }
 
-/* Room for a mapping was made: the core looks again. */
+/* Room for mappings was made: the core looks again. */
 static void sim_mapped(void *a, u64 life)
 {
 	struct sim_vm *vm = a;
@@ -22,6 +22,7 @@ static void sim_mapped(void *a, u64 life)
 	if (vm->life != (u32)life)
 		return;
 	vm->mapping--;
+	vm->spare += sim_between(1, 3);
 	if (vm->plugged)
 		sim_vm_irq(vm, VMCOMM_VECTOR_EVENT);
 }
@@ -30,19 +31,29 @@ static int sim_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32
 		   void **mem)
 {
 	struct sim_vm *vm = node->priv;
+	bool late;
 	int err;
 
 	(void)peer;
-	if (owner != node->slot && sim.p.late && sim_chance(sim.p.late)) {
+	err = vmcomm_region_map(&sim_host_at(node)->region, owner, chunk, count, mem);
+	if (err || owner == node->slot)
+		return err;
+	vm->maps++;
+	if (!sim.p.late || chunk >= SIM_LATE_CHUNKS)
+		return 0;
+	late = !vm->mapped[owner][chunk].there;
+	if (late && sim_chance(sim.p.late) && !vm->spare) {
 		sim.count.late_maps++;
+		vm->maps--;
 		vm->mapping++;
 		sim_at(1 + sim_below(sim.p.tick / 8), sim_mapped, vm, vm->life);
 		return -EAGAIN;
 	}
-	err = vmcomm_region_map(&sim_host_at(node)->region, owner, chunk, count, mem);
-	if (!err && owner != node->slot)
-		vm->maps++;
-	return err;
+	if (late && vm->spare)
+		vm->spare--;
+	vm->mapped[owner][chunk].there = true;
+	vm->mapped[owner][chunk].users++;
+	return 0;
 }
 
 static void sim_unmap(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, u32 count)
@@ -50,10 +61,22 @@ static void sim_unmap(struct vmcomm_node *node, u32 owner, u32 peer, u32 chunk, 
 	struct sim_vm *vm = node->priv;
 
 	(void)peer;
-	(void)chunk;
 	(void)count;
 	if (owner == node->slot || !vm->maps--)
 		sim_fail("%s unmaps what it has not mapped", vm->name);
+	if (sim.p.late && chunk < SIM_LATE_CHUNKS && !vm->mapped[owner][chunk].users--)
+		sim_fail("%s unmaps a chunk that it has not mapped", vm->name);
+}
+
+/* What nobody has used for a while makes room. */
+void sim_unmap_idle(struct sim_vm *vm)
+{
+	u32 i, k;
+
+	for (i = 0; sim.p.late && i < sim.p.slots; i++)
+		for (k = 0; k < SIM_LATE_CHUNKS; k++)
+			if (!vm->mapped[i][k].users && sim_chance(4))
+				vm->mapped[i][k].there = false;
 }
 
 static int sim_prepare(struct vmcomm_node *node)
@@ -62,6 +85,7 @@ static int sim_prepare(struct vmcomm_node *node)
 	if (sim.cur->locks || sim.cur->softirq)
 		sim_fail("%s prepares a mapping where it must not sleep", sim.cur->name);
 	sim_pause(sim_size(500));
+	((struct sim_vm *)node->priv)->spare += sim_between(1, 3);
 	return 0;
 }
 

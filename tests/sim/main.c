@@ -161,6 +161,7 @@ static void sim_profile_make(void)
 		p->oom = 2 * p->slots;
 	if (force.oom >= 0)
 		p->oom = (u32)force.oom;
+	p->late = sim_chance(4) ? sim_between(1, 8) : 0;
 	if (force.late >= 0)
 		p->late = (u32)force.late;
 	for (i = 0; i < SIM_PLAN_MAX; i++) {
@@ -185,10 +186,10 @@ static void sim_profile_print(void)
 
 	printf("seed 0x%llx: %u VMs, %u hosts, %u connections of up to %u bytes, %u slots, chunks "
 	       "2^%u, %s memory, switch %u burst %u stall %u drain %u, TCP delay %u window %u, doorbell "
-	       "%u, tick %u, oom %u, lies %u, %u faults:",
+	       "%u, tick %u, oom %u, late %u, lies %u, %u faults:",
 	       (unsigned long long)sim.seed, p->vms, p->hosts, p->conns, p->bytes, p->slots,
 	       p->chunk_shift, p->weak ? "weak" : "x86", p->switch_mean, p->burst, p->stall, p->drain,
-	       p->tcp_delay, p->window, p->bell_delay, p->tick, p->oom, p->lies, p->faults);
+	       p->tcp_delay, p->window, p->bell_delay, p->tick, p->oom, p->late, p->lies, p->faults);
 	for (i = 0; i < SIM_FAULTS; i++)
 		if (p->fault_mask & 1u << i)
 			printf(" %s", sim_fault_name[i]);

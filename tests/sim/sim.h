@@ -25,6 +25,7 @@
 #define SIM_REGION_MAX	  (1ULL << 28)
 #define SIM_LATE	  8 /* loads of one thread that may complete later */
 #define SIM_PLAN_MAX	  64
+#define SIM_LATE_CHUNKS	  64 /* of a slot that may be mapped late */
 
 /* --- rng.c --- */
 
@@ -269,6 +270,11 @@ struct sim_vm {
 	u32 ring_first, ring_max;
 	u32 maps; /* of chunks of peers */
 	u32 mapping; /* that were asked for and will be possible */
+	u32 spare;   /* room that was made for them */
+	struct {
+		u32 users;
+		bool there; /* it needs no room */
+	} mapped[VMCOMM_SLOTS_MAX][SIM_LATE_CHUNKS]; /* chunks of peers */
 };
 
 void sim_vm_start(struct sim_vm *vm, bool boot);
@@ -301,6 +307,7 @@ struct sim_host {
 };
 
 extern const struct vmcomm_backend_ops sim_backend_ops;
+void sim_unmap_idle(struct sim_vm *vm);
 void sim_host_init(struct sim_host *h, u32 id);
 int sim_host_admit(struct sim_host *h, struct sim_vm *vm);
 void sim_host_move(struct sim_host *h, u32 slot, u32 state);
@@ -423,9 +430,15 @@ void sim_trace_(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 	} while (0)
 
 /* May the streams of this socket be anything, as somebody lied to its VM? */
+static inline bool sim_garbled(const struct sim_sock *s)
+{
+	return s->reverted || (sim.spoiled && (s->vm->group || s->peer->vm->group));
+}
+
+/* The same, or may it end at any moment, as its VM lost the device? */
 static inline bool sim_spoiled(const struct sim_sock *s)
 {
-	return s->reverted || s->lost || (sim.spoiled && (s->vm->group || s->peer->vm->group));
+	return s->lost || sim_garbled(s);
 }
 
 /* One step: called at each access. */

@@ -237,7 +237,7 @@ static void sim_sock_take(struct sim_sock *s, const u8 *data, u32 n, const char 
 	u32 i;
 
 	sim_late_settle();
-	if (sim_spoiled(s)) {
+	if (sim_garbled(s)) {
 		s->received += n;
 		sim.count.progress++;
 		return;
@@ -306,6 +306,10 @@ static void sim_sock_recv(struct sim_sock *s, u32 max)
 				memcpy(data, p, len);
 			else
 				vmcomm_copy_from_shared(data, p, len);
+			if (!vmcomm_rx_intact(&s->conn)) {
+				sim_sock_reset(s);
+				break;
+			}
 			vmcomm_rx_consume(&s->conn, len);
 			sim_sock_take(s, data, len, next == VMCOMM_NEXT_HELD ? "held" : "ring");
 			if (next == VMCOMM_NEXT_HELD)
@@ -339,7 +343,7 @@ static void sim_sock_recv(struct sim_sock *s, u32 max)
 			sim_sock_wait(s, seq, &s->rx_asleep, 0, "bytes");
 		}
 	}
-	if (s->eof && s->received != s->peer->sent && !sim_spoiled(s))
+	if (s->eof && s->received != s->peer->sent && !sim_garbled(s))
 		sim_fail("%s socket %u: end of file after %llu bytes, %llu were sent", s->vm->name,
 			 s->id, (unsigned long long)s->received,
 			 (unsigned long long)s->peer->sent);

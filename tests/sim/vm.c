@@ -149,6 +149,7 @@ static void sim_tick(void *arg)
 		for (n = 1 + vm->ticks, vm->ticks = 0; n && vm->node_up; n--)
 			vmcomm_node_tick(&vm->node);
 		vm->in_tick = false;
+		sim_unmap_idle(vm);
 		vm->ticked++;
 		sim_vm_put(vm);
 	}
@@ -214,6 +215,7 @@ static void sim_net(void *arg)
 			sim_sock_establish(w.sock);
 			if (w.sock->closed) {
 				/* The peer died in this moment. */
+				w.sock->conn.atomic = true;
 				vmcomm_conn_close(&w.sock->conn);
 				break;
 			}
@@ -228,10 +230,12 @@ static void sim_net(void *arg)
 			break;
 		case SIM_WORK_ACK:
 			sim_sock_establish(w.sock);
-			if (w.sock->closed)
+			if (w.sock->closed) {
+				w.sock->conn.atomic = true;
 				vmcomm_conn_close(&w.sock->conn);
-			else
+			} else {
 				sim_sock_run(w.sock);
+			}
 			break;
 		default:
 			abort();
@@ -466,6 +470,7 @@ void sim_vm_join(struct sim_vm *vm)
 	for (;;) {
 		memset(&vm->node, 0, sizeof(vm->node));
 		vm->maps = 0;
+		memset(vm->mapped, 0, sizeof(vm->mapped));
 		err = vmcomm_layout_read(&lay, h->base, h->size);
 		if (err && !(sim.spoiled && vm->group))
 			sim_fail("%s: cannot read the layout: %d", vm->name, err);
@@ -573,6 +578,7 @@ void sim_vm_start(struct sim_vm *vm, bool boot)
 		vm->refs = 0;
 		vm->lockless = 0;
 		vm->mapping = 0;
+		vm->spare = 0;
 		vm->enabled = true;
 		memset(&vm->net, 0, sizeof(vm->net));
 		memset(&vm->work, 0, sizeof(vm->work));
