@@ -19,7 +19,7 @@ group_packages() {
 		echo qemu-system-x86 qemu-utils busybox-static linux-image-amd64 iproute2 ethtool util-linux \
 			procps xz-utils zstd python3 iperf3 redis-server redis-tools nginx-light wrk \
 			ncat openssh-server openssh-client socat openssl curl strace \
-			libpython3.11-testsuite e2fsprogs rsync postgresql libvirt-daemon-system \
+			libpython3.11-testsuite e2fsprogs rsync nftables postgresql libvirt-daemon-system \
 			libvirt-clients
 		;;
 	check)	# unit tests, models, static analysis

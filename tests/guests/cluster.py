@@ -137,18 +137,21 @@ class Cluster:
 
     memory is the region's size, memory_mib that of each guest; module: parameters of the module;
     join=False: neither module nor device yet; keeper: Host has vmcommd, too; kind: which build of the
-    module (lab.paths.module); the rest goes to Lab.guest.
+    module (lab.paths.module); more: addresses that the first member has besides its interface's; the
+    rest goes to Lab.guest.
     """
 
     def __init__(self, lab, number=2, *, outsiders=0, memory="64M", slots=None, join=True, net=None,
-                 module=(), kind="module", memory_mib=512, keeper=Keeper, **machine):
+                 module=(), kind="module", memory_mib=512, keeper=Keeper, more=(), **machine):
         self.lab = lab
         self.kind = kind
         self.net = net or lab.net()
         base = len(lab.guests_made)
         guests = [lab.guest(f"g{base + i + 1}", net=self.net, wait=False, memory=memory_mib, **machine)
                   for i in range(number + outsiders)]
-        self.keeper = keeper(lab, [[g.ip4, g.ip6] for g in guests[:number]], memory, slots)
+        addresses = [[g.ip4, g.ip6] for g in guests[:number]]
+        addresses[0] += more
+        self.keeper = keeper(lab, addresses, memory, slots)
         for g in guests:
             g.wait_ready()
         self.members = [Member(self, g, i) for i, g in enumerate(guests[:number])]
