@@ -240,6 +240,14 @@ bool vmcomm_tx_enters(struct vmcomm_conn *conn);
  */
 bool vmcomm_tx_grows(const struct vmcomm_conn *conn);
 
+/**
+ * vmcomm_tx_detour() - lockless: was a ring left, and the peer has not followed yet?
+ *
+ * All that is on TCP then has to come over the network before the next ring is read, so the owner should
+ * not put too much there at a time. @wake comes when the peer has followed.
+ */
+bool vmcomm_tx_detour(struct vmcomm_conn *conn);
+
 /** vmcomm_tx_unread() - lockless: bytes in the ring or pending that the peer has not read */
 u32 vmcomm_tx_unread(struct vmcomm_conn *conn);
 

@@ -95,6 +95,9 @@ static int vmcomm_rx_exit(struct vmcomm_conn *conn)
 	vmcomm_rx_unmap(conn);
 	vmcomm_unlock(&conn->node->lock);
 	vmcomm_rx_follow(conn);
+	/* Its writers may wait for that (vmcomm_tx_detour()). */
+	if (conn->node->has_tcp)
+		vmcomm_conn_tell(conn);
 	return 1;
 }
 

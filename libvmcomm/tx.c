@@ -113,12 +113,22 @@ bool vmcomm_tx_enters(struct vmcomm_conn *conn)
 	       vmcomm_load32(&theirs->rx_ready) && vmcomm_load32(&theirs->rx_epoch) == epoch;
 }
 
+/* The largest ring that is to be had: be modest while memory is short. A hint without node->lock. */
+static u32 vmcomm_ring_limit(const struct vmcomm_node *node)
+{
+	u32 used = VMCOMM_READ_ONCE(node->heap.used), chunks = node->heap.chunks;
+
+	if (used > chunks / 4 * 3)
+		return VMCOMM_RING_SHIFT_MIN;
+	return used > chunks / 2 ? node->ring_shift_first : VMCOMM_RING_SHIFT_MAX;
+}
+
 static int vmcomm_ring_alloc(struct vmcomm_conn *conn, u32 shift)
 {
 	struct vmcomm_pair *pair = conn->pair;
 	struct vmcomm_node *node = conn->node;
 	struct vmcomm_ccb *c;
-	u32 chunk, off, count;
+	u32 chunk, off, count, limit;
 	bool scrub;
 	void *mem;
 	int err;
@@ -128,11 +138,9 @@ static int vmcomm_ring_alloc(struct vmcomm_conn *conn, u32 shift)
 	vmcomm_ring_free(pair, c);
 	VMCOMM_WRITE_ONCE(conn->tx.ring, NULL);
 	VMCOMM_WRITE_ONCE(conn->tx.shift, 0);
-	/* Be modest while memory is short. */
-	if (node->heap.used > node->heap.chunks / 2 && shift > node->ring_shift_first)
-		shift = node->ring_shift_first;
-	if (node->heap.used > node->heap.chunks / 4 * 3)
-		shift = VMCOMM_RING_SHIFT_MIN;
+	limit = vmcomm_ring_limit(node);
+	if (shift > limit)
+		shift = limit;
 	do
 		err = vmcomm_heap_alloc(&node->heap, pair->slot, shift, &chunk, &off, &scrub);
 	while (err && shift-- > VMCOMM_RING_SHIFT_MIN);
@@ -324,10 +332,30 @@ void vmcomm_tx_expect(struct vmcomm_conn *conn, size_t n)
 bool vmcomm_tx_grows(const struct vmcomm_conn *conn)
 {
 	const struct vmcomm_tx *tx = &conn->tx;
+	u32 shift = VMCOMM_READ_ONCE(tx->shift);
 
 	return vmcomm_conn_attached(conn) && VMCOMM_READ_ONCE(tx->stalls) >= VMCOMM_TX_STALLS &&
-	       VMCOMM_READ_ONCE(tx->shift) < conn->node->ring_shift_max &&
+	       shift < conn->node->ring_shift_max && shift < vmcomm_ring_limit(conn->node) &&
 	       !VMCOMM_READ_ONCE(tx->backoff);
+}
+
+bool vmcomm_tx_detour(struct vmcomm_conn *conn)
+{
+	u32 epoch = VMCOMM_READ_ONCE(conn->tx.epoch);
+	struct vmcomm_abi_ccb *theirs;
+	bool ret;
+
+	if (!epoch || epoch & 1 || !VMCOMM_READ_ONCE(conn->pair))
+		return false;
+	/* The half and the pair stay ours meanwhile: conn_close() takes the lock. */
+	vmcomm_lock(&conn->arm_lock);
+	theirs = VMCOMM_LOAD_ACQUIRE(conn->theirs);
+	/* A peer that reads no further in the ring need not follow. */
+	ret = conn->pair && theirs && vmcomm_load32(&theirs->rx_epoch) != epoch &&
+	      VMCOMM_READ_ONCE(conn->pair->state) == VMCOMM_PEER_UP &&
+	      !VMCOMM_READ_ONCE(conn->node->leaving) && !vmcomm_tx_peer_stopped(conn);
+	vmcomm_unlock(&conn->arm_lock);
+	return ret;
 }
 
 static enum vmcomm_next vmcomm_tx_choose(struct vmcomm_conn *conn, u32 write_seq, u32 flags)

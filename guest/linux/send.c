@@ -7,6 +7,8 @@
 
 /* A thread inside TCP's sendmsg keeps the socket off the ring: not for more than this at a time. */
 #define VMCOMM_TCP_PIECE (256 * 1024)
+/* On the way at most, over TCP, while the peer has not followed out of the last ring. */
+#define VMCOMM_TCP_DETOUR (256 * 1024)
 /* What is sent over TCP before the ring is entered, when the VM came to this host. */
 #define VMCOMM_TCP_FIRST 4096
 /*
@@ -203,6 +205,13 @@ static void vmcomm_send_unstalled(struct vmcomm_sock *vs, bool took)
 		vs->full_shift--;
 }
 
+/* Who gets -EAGAIN hears of room, by poll() or SIGIO. Before the last look whether there is none. */
+static void vmcomm_send_no_space(struct sock *sk)
+{
+	sk_set_bit(SOCKWQ_ASYNC_NOSPACE, sk);
+	set_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
+}
+
 /* Nobody is on the wait queue; who comes later asks for room himself (poll.c). Socket lock held. */
 static bool vmcomm_send_unwatched(const struct sock *sk)
 {
@@ -230,7 +239,7 @@ static bool vmcomm_send_full(struct vmcomm_sock *vs, bool wait)
 	}
 
 	/* Before arming: the event may come at once, and looks for the flag. */
-	set_bit(SOCK_NOSPACE, flags);
+	vmcomm_send_no_space(vs->sk);
 	if ((!wait && vmcomm_send_unwatched(vs->sk)) || !vmcomm_send_ring_ready(vs))
 		return true;
 	clear_bit(SOCK_NOSPACE, flags);
@@ -258,9 +267,37 @@ static bool vmcomm_send_spin(struct vmcomm_sock *vs)
 	return hit;
 }
 
+/*
+ * How many bytes TCP may be given now: on a detour between two rings no more than VMCOMM_TCP_DETOUR on
+ * the way; all that it takes when a program has set SO_SNDBUF. Lockless.
+ */
+static u32 vmcomm_send_tcp_room(const struct sock *sk, struct vmcomm_sock *vs)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+	bool detour;
+	u32 out;
+
+	if (READ_ONCE(vs->no_ring) || sk->sk_userlocks & SOCK_SNDBUF_LOCK)
+		return ~0U;
+	rcu_read_lock();
+	detour = vmcomm_tx_detour(&vs->conn);
+	rcu_read_unlock();
+	if (likely(!detour))
+		return ~0U;
+	out = READ_ONCE(tp->write_seq) - READ_ONCE(tp->snd_una);
+	return out < VMCOMM_TCP_DETOUR ? VMCOMM_TCP_DETOUR - out : 0;
+}
+
+/* Is it worth it to wake somebody? As for TCP's own queue: when a third is free. */
+static bool vmcomm_send_tcp_wakes(const struct sock *sk, struct vmcomm_sock *vs)
+{
+	return vmcomm_send_tcp_room(sk, vs) >= VMCOMM_TCP_DETOUR / 3;
+}
+
 static bool vmcomm_send_tcp_ready(struct vmcomm_sock *vs)
 {
-	return (sk_stream_wspace(vs->sk) > 0 && vs->orig->stream_memory_free(vs->sk, 1)) ||
+	return (sk_stream_wspace(vs->sk) > 0 && vs->orig->stream_memory_free(vs->sk, 1) &&
+		vmcomm_send_tcp_wakes(vs->sk, vs)) ||
 	       vmcomm_sock_may_enter(vs) || vmcomm_send_stop(vs);
 }
 
@@ -313,16 +350,24 @@ static int vmcomm_send_ring(struct vmcomm_sock *vs, struct msghdr *msg, size_t l
 /*
  * One piece through TCP's own sendmsg, which does not sleep. The first bytes after an arrival go
  * over TCP (vmcomm_tx_enter()), also when its queue is full, so that the ring need not wait for
- * that. Socket lock held, dropped.
+ * that. @must: these bytes cannot go into a ring. Socket lock held, dropped.
  */
-static int vmcomm_send_tcp(struct vmcomm_sock *vs, struct msghdr *msg, size_t len)
+static int vmcomm_send_tcp(struct vmcomm_sock *vs, struct msghdr *msg, size_t len, bool must)
 {
 	struct sock *sk = vs->sk;
 	unsigned int flags = msg->msg_flags;
 	size_t all = iov_iter_count(&msg->msg_iter), piece = min_t(size_t, len, VMCOMM_TCP_PIECE);
 	bool force = unlikely(vmcomm_tx_first(&vs->conn, tcp_sk(sk)->write_seq)) && !vs->tcp_send;
 	int sndbuf = READ_ONCE(sk->sk_sndbuf), n;
+	u32 room = must ? ~0U : vmcomm_send_tcp_room(sk, vs);
 
+	if (!room) {
+		vmcomm_send_no_space(sk);
+		room = vmcomm_send_tcp_room(sk, vs);
+		if (!room)
+			return -EAGAIN;
+	}
+	piece = min_t(size_t, piece, room);
 	if (force) {
 		piece = min_t(size_t, piece, VMCOMM_TCP_FIRST);
 		WRITE_ONCE(sk->sk_sndbuf, max_t(int, sndbuf, sk->sk_wmem_queued + (256 << 10)));
@@ -390,7 +435,7 @@ static int vmcomm_send_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 				err = vmcomm_send_wait_ring(vs, &timeo);
 			break;
 		case VMCOMM_NEXT_TCP:
-			n = vmcomm_send_tcp(vs, msg, len - done);
+			n = vmcomm_send_tcp(vs, msg, len - done, flags);
 			if (n > 0)
 				done += n;
 			else if (n == -EAGAIN)
@@ -498,7 +543,8 @@ bool vmcomm_memory_free(const struct sock *sk, int wake)
 					    (1u << READ_ONCE(vs->conn.tx.shift)) / 3) &&
 			      vmcomm_tx_writable(&vs->conn);
 	} else {
-		ret = vs->orig->stream_memory_free(sk, wake);
+		ret = vs->orig->stream_memory_free(sk, wake) &&
+		      (wake ? vmcomm_send_tcp_wakes(sk, vs) : vmcomm_send_tcp_room(sk, vs) > 0);
 	}
 	rcu_read_unlock();
 	return ret;

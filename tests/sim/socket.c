@@ -7,6 +7,9 @@
  */
 #include "sim.h"
 
+/* Bytes on TCP while the peer has not followed out of a ring (vmcomm_tx_detour()). */
+#define SIM_DETOUR 2048
+
 u8 sim_byte(const struct sim_sock *sender, u64 pos)
 {
 	u64 z = ((pos >> 3) + 1) * 0x9e3779b97f4a7c15ULL + (u64)sender->id * 0xbf58476d1ce4e5b9ULL;
@@ -140,7 +143,7 @@ static bool sim_sock_over(const struct sim_sock *s)
 static void sim_sock_send(struct sim_sock *s, u32 n, u32 flags)
 {
 	u8 data[8192];
-	u32 done = 0, len, i;
+	u32 done = 0, len, room, used, i;
 	u64 seq;
 	u8 *p;
 
@@ -179,7 +182,12 @@ static void sim_sock_send(struct sim_sock *s, u32 n, u32 flags)
 			len = n - done;
 			if (sim_chance(4))
 				len = 1 + sim_below(len);
-			len = sim_tcp_send(s->out, data + done, len);
+			room = sim_tcp_room(s->out);
+			if (!(flags & VMCOMM_TX_TCP) && vmcomm_tx_detour(&s->conn)) {
+				used = s->out->size - room;
+				room = used < SIM_DETOUR ? SIM_DETOUR - used : 0;
+			}
+			len = sim_tcp_send(s->out, data + done, len < room ? len : room);
 			if (!len) {
 				s->tx_room = 0;
 				sim_sock_wait(s, seq, &s->tx_asleep, 0, "room in TCP");

@@ -203,6 +203,61 @@ START_TEST(enters)
 }
 END_TEST
 
+/* From leaving a ring until the peer has followed; then who waits for that is woken. */
+START_TEST(detour)
+{
+	struct fix *f = fix_up(2);
+	struct fend *e = fend_open(f, 0, 1);
+	u32 wakes;
+
+	ck_assert(!vmcomm_tx_detour(&e->conn));
+	fend_send(e, 100, 0);
+	ck_assert(!vmcomm_tx_detour(&e->conn));
+	fend_send(e, 50, VMCOMM_TX_TCP);
+	ck_assert(vmcomm_tx_detour(&e->conn));
+	/* Reading all of the ring is not following. */
+	fend_recv(e->peer, 100);
+	fix_run(f);
+	ck_assert(vmcomm_tx_detour(&e->conn));
+	wakes = e->wakes;
+	fend_recv(e->peer, 1);
+	fix_run(f);
+	ck_assert_uint_eq(e->wakes, wakes + 1);
+	ck_assert(!vmcomm_tx_detour(&e->conn));
+	fend_recv_all(e->peer);
+	ck_assert(fend_same(e));
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
+/* A peer that reads no further in the ring does not follow. */
+START_TEST(detour_without_peer)
+{
+	u32 how;
+
+	for (how = 0; how < 4; how++) {
+		struct fix *f = fix_up(2);
+		struct fend *e = fend_open(f, 0, 1);
+
+		fend_send(e, 100, 0);
+		fend_send(e, 50, VMCOMM_TX_TCP);
+		ck_assert(vmcomm_tx_detour(&e->conn));
+		if (how == 0)
+			vmcomm_conn_close(&e->peer->conn);
+		else if (how == 1)
+			vmcomm_conn_evict(&e->peer->conn, fend_copied_seq(e->peer), false);
+		else if (how == 2)
+			vmcomm_store32(&fix_pair(f, 1, 0)->mine->state, VMCOMM_PAIR_LEFT);
+		else
+			f->vm[0].node.leaving = 1;
+		ck_assert(!vmcomm_tx_detour(&e->conn));
+		fend_free(e);
+		fix_free(f);
+	}
+}
+END_TEST
+
 /* Doorbells of a stream whose reader does not sleep: none but the first. */
 START_TEST(no_doorbell_without_sleeper)
 {
@@ -267,6 +322,36 @@ START_TEST(grows)
 	ck_assert(vmcomm_tx_idle(&e->conn));
 	ck_assert_uint_eq(rings(&f->vm[0], 1), 0);
 	ck_assert_uint_eq(e->conn.tx.want_shift, 14);
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
+/* No detour over TCP for a ring that will not be larger. */
+START_TEST(grows_not_in_vain)
+{
+	struct fix *f = fix_up(2);
+	struct fend *e = fend_open(f, 0, 1);
+	struct vmcomm_node *node = &f->vm[0].node;
+	u32 used, size = 1u << 14, i;
+
+	fend_send(e, 1, 0);
+	ck_assert_uint_eq(e->conn.tx.shift, 14);
+	used = node->heap.used;
+	node->heap.used = node->heap.chunks / 2 + 1;
+	for (i = 0; i < 5; i++) {
+		fend_send(e, 2 * size, 0);
+		fend_recv_all(e->peer);
+	}
+	ck_assert_uint_eq(node->stat[VMCOMM_STAT_RING_GROWN], 0);
+	ck_assert_uint_eq(e->by_tcp, 0);
+	ck_assert(!vmcomm_tx_grows(&e->conn));
+	node->heap.used = used;
+	ck_assert(vmcomm_tx_grows(&e->conn));
+	fend_send(e, 2 * size, 0);
+	ck_assert_uint_eq(node->stat[VMCOMM_STAT_RING_GROWN], 1);
+	fend_recv_all(e->peer);
+	ck_assert(fend_same(e));
 	fend_free(e);
 	fix_free(f);
 }
@@ -562,6 +647,7 @@ START_TEST(detached)
 END_TEST
 
 UNIT_MAIN("tx", first_bytes_use_tcp, reentry_needs_acknowledgement, poll_acknowledges,
-	  unready_and_disabled, full_ring_and_room, taken, enters, no_doorbell_without_sleeper, grows, expects, shrinks,
+	  unready_and_disabled, full_ring_and_room, taken, enters, detour, detour_without_peer,
+	  no_doorbell_without_sleeper, grows, grows_not_in_vain, expects, shrinks,
 	  not_idle, heap_is_full, grows_after_shortage, new_ring_is_clean, hostile_tail,
 	  shares_are_balanced, share_fails, detached)
