@@ -78,6 +78,7 @@ static void vmcomm_link_peer_up(struct vmcomm_link *link, u32 slot)
 					 TCPF_FIN_WAIT2) &&
 		    !sock_flag(sk, SOCK_DEAD)) {
 			vmcomm_try_offer(v[i], true);
+			vmcomm_sock_hurry(sk);
 		}
 		release_sock(sk);
 	}
@@ -110,6 +111,7 @@ static bool vmcomm_link_offered(struct vmcomm_link *link, u32 slot, u32 idx)
 		if (taken) {
 			vmcomm_conn_tell(&vs->conn);
 			vmcomm_sock_enters(vs);
+			vmcomm_sock_hurry(vs->sk);
 		}
 		if (taken && vs->conn.broken)
 			vmcomm_sock_evict_later(vs, VMCOMM_REASON_REVERTED);

@@ -192,6 +192,7 @@ void vmcomm_sock_evict_later(struct vmcomm_sock *vs, enum vmcomm_reason reason);
 void vmcomm_sock_tell(struct vmcomm_sock *vs);
 void vmcomm_sock_enters(struct vmcomm_sock *vs);
 bool vmcomm_sock_may_enter(struct vmcomm_sock *vs);
+void vmcomm_sock_hurry(struct sock *sk);
 void vmcomm_sock_forget(struct vmcomm_sock *vs);
 void vmcomm_sock_set_key(struct vmcomm_sock *vs, u32 seq_local, u32 seq_remote);
 struct vmcomm_sock *vmcomm_sock_by_key(u32 seq_local, u32 seq_remote);

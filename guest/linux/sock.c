@@ -440,6 +440,19 @@ void vmcomm_sock_enters(struct vmcomm_sock *vs)
 	rcu_read_unlock();
 }
 
+/*
+ * The two ends have just found each other, and what TCP lost on the way there comes before all that goes
+ * into a ring: its timer has backed off, to seconds perhaps, so let it try now. Socket lock held.
+ */
+void vmcomm_sock_hurry(struct sock *sk)
+{
+	const struct inet_connection_sock *icsk = inet_csk(sk);
+
+	if ((icsk->icsk_pending == ICSK_TIME_RETRANS || icsk->icsk_pending == ICSK_TIME_PROBE0) &&
+	    icsk->icsk_backoff)
+		inet_csk_reset_xmit_timer(sk, icsk->icsk_pending, 1, TCP_RTO_MAX);
+}
+
 static void vmcomm_sock_wake(struct vmcomm_conn *conn)
 {
 	struct vmcomm_sock *vs = vmcomm_sock_from_conn(conn);
