@@ -20,6 +20,7 @@ enum cli_exit {
 	CLI_TIMEOUT = 6,     /* a guest or QEMU did not do its part in time */
 	CLI_CONFLICT = 7,    /* exists already, busy, full */
 	CLI_CANCELLED = 8,   /* cancelled, and undone */
+	CLI_OVER_TCP = 9,    /* the VM has moved, but is not in shared memory there */
 };
 
 struct cli {

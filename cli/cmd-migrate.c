@@ -136,14 +136,14 @@ int cmd_migrate(const struct cli *o)
 	if (o->json) {
 		json_dumpf(last, stdout, JSON_COMPACT);
 		putchar('\n');
-	} else if (json_is_true(json_object_get(result, "attached"))) {
+	}
+	if (!json_is_true(json_object_get(result, "attached")))
+		code = cli_error(CLI_OVER_TCP, "%s runs on %s, but over TCP: %s", o->name, o->host,
+				 cli_get_string(result, "problem"));
+	else if (!o->json)
 		printf("%s: done: runs on %s, %lld of %lld connections in shared memory\n", o->name,
 		       o->host, cli_get_number(result, "adopted"),
 		       cli_get_number(result, "connections"));
-	} else {
-		code = cli_error(CLI_FAILED, "%s runs on %s, but over TCP: %s", o->name, o->host,
-				 cli_get_string(result, "problem"));
-	}
 	json_decref(last);
 	return code;
 }

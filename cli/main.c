@@ -126,7 +126,8 @@ static void usage(FILE *out)
 	      "vm list, conn list:\n"
 	      "  --group NAME, --vm NAME (conn list)\n\n"
 	      "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 permission denied or wrong key,\n"
-	      "5 vmcommd does not answer, 6 timeout, 7 exists, busy or full, 8 cancelled.\n",
+	      "5 vmcommd does not answer, 6 timeout, 7 exists, busy or full, 8 cancelled, 9 migrated,\n"
+	      "but over TCP there.\n",
 	      out);
 }
 

@@ -85,8 +85,9 @@ static void attach_undone(void *arg, json_t *result, const char *error)
 	struct plug *j = arg;
 
 	/* j->text holds why; whether the chardev went away matters little. */
-	j->ended = false;
-	end(j, -EIO, "%s", j->text);
+	j->ended = true;
+	j->result = -EIO;
+	set_timer(j, 0);
 }
 
 static void attach_device_added(void *arg, json_t *result, const char *error)

@@ -1,16 +1,48 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A running vmcommd with its own directories, and vmcommctl for it."""
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 
 from keeperlib import wait_for
 
-EXIT = dict(ok=0, failed=1, usage=2, not_found=3, permission=4, unreachable=5, timeout=6, conflict=7)
+EXIT = dict(ok=0, failed=1, usage=2, not_found=3, permission=4, unreachable=5, timeout=6, conflict=7,
+            cancelled=8, over_tcp=9)
+
+
+class UnixServer:
+    """Listens at a path and calls talk(connection) in a thread for each that comes; conns: all of them."""
+
+    def __init__(self, path, talk):
+        self.path, self.talk, self.conns = path, talk, []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(8)
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self):
+        while True:
+            try:
+                conn, _ = self.listener.accept()
+            except OSError:
+                return
+            self.conns.append(conn)
+            threading.Thread(target=self.talk, args=(conn,), daemon=True).start()
+
+    def close(self):
+        """The connections stay. The thread ends first: closed under it, it might accept on the number that the
+        listener had, which is another's by then."""
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.listener.close()
 
 
 class Daemon:

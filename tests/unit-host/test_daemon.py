@@ -12,13 +12,12 @@ import socket
 import struct
 import sys
 import tempfile
-import threading
 import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import keeperlib as kl  # noqa: E402
-from daemonlib import EXIT, Daemon, receive, receive_all, scratch, send  # noqa: E402
+from daemonlib import EXIT, Daemon, UnixServer, receive, receive_all, scratch, send  # noqa: E402
 from keeperlib import Handshake, Region, wait_for  # noqa: E402
 
 BUILD = None
@@ -519,20 +518,7 @@ class FakeQmp:
         self.on_add = lambda path: None
         self.chardev = None
         self.plugged = True
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(path)
-        self.listener.listen(8)
-        self.conns = []
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self):
-        while True:
-            try:
-                conn, _ = self.listener.accept()
-            except OSError:
-                return
-            self.conns.append(conn)
-            threading.Thread(target=self.talk, args=(conn,), daemon=True).start()
+        self.server = UnixServer(path, self.talk)
 
     def talk(self, conn):
         try:
@@ -585,8 +571,8 @@ class FakeQmp:
             self.on_delete()
 
     def close(self):
-        self.listener.close()
-        for conn in self.conns:
+        self.server.close()
+        for conn in self.server.conns:
             conn.close()
 
 

@@ -16,7 +16,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from daemonlib import EXIT, Daemon, scratch  # noqa: E402
+from daemonlib import EXIT, Daemon, UnixServer, scratch  # noqa: E402
 from keeperlib import Handshake, Region, wait_for  # noqa: E402
 
 BUILD = None
@@ -33,6 +33,7 @@ class SimQemu:
         self.status = "inmigrate" if incoming else "running"
         self.migration = None
         self.held = False       # the memory does not get on
+        self.no_plug = False
         self.no_unplug = False
         self.fail = None        # what the migration fails with
         self.mute_load = False  # the receiver dies instead of running
@@ -43,21 +44,8 @@ class SimQemu:
         self.chardev = None
         self.left = False
         self.lock = threading.RLock()
-        self.conns = []
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(path)
-        self.listener.listen(8)
         self.dead = False
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self):
-        while True:
-            try:
-                conn, _ = self.listener.accept()
-            except OSError:
-                return
-            self.conns.append(conn)
-            threading.Thread(target=self.talk, args=(conn,), daemon=True).start()
+        self.server = UnixServer(path, self.talk)
 
     def talk(self, conn):
         try:
@@ -76,7 +64,7 @@ class SimQemu:
 
     def event(self, name, device=None):
         data = {"device": device} if device else {}
-        for conn in list(self.conns):
+        for conn in list(self.server.conns):
             try:
                 conn.sendall(json.dumps({"event": name, "data": data}).encode() + b"\n")
             except OSError:
@@ -114,6 +102,8 @@ class SimQemu:
         return {}
 
     def do_device_add(self, **_):
+        if self.no_plug:
+            raise RuntimeError("no room")
         self.device = Handshake(self.chardev).read(SLOTS)
         self.left = False
         threading.Thread(target=self.guest, args=(self.device,), daemon=True).start()
@@ -126,7 +116,6 @@ class SimQemu:
         self.device.sock.close()
         self.device = None
         return {}, [("DEVICE_DELETED", "vmcomm0")]
-
 
     def do_query_migrate(self):
         if self.status == "inmigrate":
@@ -198,9 +187,9 @@ class SimQemu:
         if self.dead:
             return
         self.dead = True
-        self.listener.close()
+        self.server.close()
         os.unlink(self.path)
-        for conn in self.conns:
+        for conn in self.server.conns:
             try:
                 conn.shutdown(socket.SHUT_RDWR)
             except OSError:
@@ -307,6 +296,20 @@ class Good(Case):
         self.assertEqual(self.a.vm("vm")["state"], "up")
         self.assertEqual(self.a.ctl("stats", "vm")["vms"][0]["counters"]["tx_ring_bytes"], 3000)
         self.assertEqual(self.b.vms(), {})
+
+    def test_runs_there_over_tcp(self):
+        """Nothing undoes a migration once the VM runs there; the status says that it has no device."""
+        self.qb.no_plug = True
+        self.expect()
+        p = self.popen()
+        out, err = p.communicate(timeout=60)
+        self.assertEqual(p.returncode, EXIT["over_tcp"], err)
+        self.assertIn("vm runs on b, but over TCP", err)
+        self.assertIn("no room", err)
+        self.assertFalse(json.loads(out.splitlines()[-1])["result"]["attached"])
+        self.assertEqual(self.qb.status, "running")
+        wait_for(lambda: "vm" not in self.a.vms())
+        wait_for(lambda: self.qa.dead)
 
     def test_exec(self):
         """Detached while the command runs, attached again after it; its status is ours."""
