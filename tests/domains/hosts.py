@@ -6,7 +6,6 @@ What is /run/libvirt to libvirtd is DIRECTORY/lv/run to everybody else.
 """
 
 import contextlib
-import json
 import os
 import pwd
 import shutil
@@ -442,26 +441,10 @@ class DomainMover(Mover):
     def host(self, value):
         pass
 
-    def migrate(self, host, expect=0, during=None, options=()):
-        """To HOST with vmcommctl; during(process) is called while it runs."""
-        source = self.host
+    @contextlib.contextmanager
+    def moving(self, host):
         with self.guest.leaving():
-            process = source.popen("--json", "migrate", self.name, host.name, *options)
-            try:
-                if during:
-                    during(process)
-                out, err = process.communicate(timeout=PATIENCE)
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-        objects = [json.loads(line) for line in out.splitlines()]
-        self.events = [o for o in objects if "step" in o]
-        if expect is not None and process.returncode != expect:
-            raise AssertionError(f"vmcommctl migrate: status {process.returncode}, not {expect}\n"
-                                 f"{out}{err}\n--- {source.name}\n{source.log()[-3000:]}\n--- "
-                                 f"{host.name}\n{host.log()[-3000:]}")
-        return err if process.returncode else objects[-1]["result"]
+            yield
 
 
 class DomainSite(Site):

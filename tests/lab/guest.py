@@ -103,6 +103,10 @@ class Guest:
         return qemu.Qemu(self.name, args, log, self.lab.undertaker,
                          parking.environment(self.lab.accel)), files
 
+    def cable(self, plugged):
+        """Its NIC's: without it, what is sent there or comes from there is lost."""
+        self.net.run(["ip", "link", "set", self._nic["tap"], "up" if plugged else "down"])
+
     # -- migration -------------------------------------------------------------------------------
 
     def receiver(self, net, extra=()):

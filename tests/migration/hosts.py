@@ -92,12 +92,21 @@ class Mover(Member):
                  "--qmp", monitor)
         return receiver, monitor
 
+    @contextlib.contextmanager
+    def moving(self, host):
+        """Around a migration to HOST; afterwards self.host is where it is."""
+        receiver, monitor = self.expect_at(host)
+        with self.guest.moving(receiver):
+            yield
+        if self.guest.qemu is receiver.qemu:
+            self.host, self.monitor = host, monitor
+
     def migrate(self, host, expect=0, during=None, options=()):
         """To HOST with vmcommctl; during(process) is called while it runs. Returns its last object,
         or the text of its error. expect=None: it may end in any way."""
-        receiver, monitor = self.expect_at(host)
-        with self.guest.moving(receiver):
-            process = self.host.popen("--json", "migrate", self.name, host.name, *options)
+        source = self.host
+        with self.moving(host):
+            process = source.popen("--json", "migrate", self.name, host.name, *options)
             try:
                 if during:
                     during(process)
@@ -110,10 +119,8 @@ class Mover(Member):
         self.events = [o for o in objects if "step" in o]
         if expect is not None and process.returncode != expect:
             raise AssertionError(f"vmcommctl migrate: status {process.returncode}, not {expect}\n"
-                                 f"{out}{err}\n--- a\n{self.host.log()[-3000:]}\n--- b\n"
-                                 f"{host.log()[-3000:]}")
-        if self.guest.qemu is receiver.qemu:
-            self.host, self.monitor = host, monitor
+                                 f"{out}{err}\n--- {source.name}\n{source.log()[-3000:]}\n--- "
+                                 f"{host.name}\n{host.log()[-3000:]}")
         return err if process.returncode else objects[-1]["result"]
 
 
