@@ -115,7 +115,7 @@ static void usage(FILE *out)
 	      "  --group NAME --key-file FILE --address ADDR[,ADDR...]\n"
 	      "  --qmp PATH          QMP socket of its QEMU, for attach and detach\n"
 	      "  --uuid UUID, --bus BUS, --user USER\n"
-	      "  --incoming          it comes by migration, into the QEMU at --qmp\n"
+	      "  --incoming          it comes by migration (QEMU: into the one at --qmp)\n"
 	      "vm start:\n"
 	      "  --group, --key-file, --address, --uuid   make it a member first, as vm add\n"
 	      "migrate:\n"

@@ -11,8 +11,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#include <xenstore.h>
-
 #include "xen.h"
 
 struct watch {
@@ -118,8 +116,8 @@ static void watch_free(struct vmcomm_backend_job *base)
 	free(w);
 }
 
-int vmcomm_xen_watch(sd_event *event, void (*appeared)(void *arg, const char *control), void *arg,
-		     struct vmcomm_backend_job **job)
+int xen_watch(sd_event *event, void (*appeared)(void *arg, const char *control), void *arg,
+	      struct vmcomm_backend_job **job)
 {
 	struct watch *w = calloc(1, sizeof(*w));
 	int err;

@@ -19,8 +19,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <xenstore.h>
-
 #include "xen.h"
 
 #define POLL_USEC      100000
@@ -62,85 +60,26 @@ static void end(struct job *j, int result, const char *fmt, ...)
 	sd_event_source_set_enabled(j->timer, SD_EVENT_ONESHOT);
 }
 
-static char *node(struct job *j, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
-static char *node(struct job *j, const char *fmt, ...)
-{
-	char path[256];
-	unsigned int len;
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(path, sizeof(path), fmt, args);
-	va_end(args);
-	return xs_read(j->xs, XBT_NULL, path, &len);
-}
-
-/* "/vm/6d2c...": the toolstack's own node, which the guest cannot write. */
-static bool uuid_is(const char *path, const uint8_t *uuid)
-{
-	unsigned int i, byte;
-
-	if (!path || strncmp(path, "/vm/", 4))
-		return false;
-	for (path += 4, i = 0; i < 16; i++, path += 2) {
-		if (*path == '-')
-			path++;
-		if (sscanf(path, "%2x", &byte) != 1 || byte != uuid[i])
-			return false;
-	}
-	return !*path;
-}
-
 /* Find the domain. Domain ids change and repeat, so this is done for each job. */
 static int find(struct job *j, const struct vmcomm_backend_vm *vm)
 {
-	unsigned int n = 0, i;
-	char **list, *name, *uuid;
-	bool found = false;
+	int err = xen_find(j->xs, vm->control, vm->uuid, &j->domid);
+	char *uuid;
 
-	list = xs_directory(j->xs, XBT_NULL, "/local/domain", &n);
-	for (i = 0; list && i < n && !found; i++) {
-		name = node(j, "/local/domain/%s/name", list[i]);
-		if (name && !strcmp(name, vm->control)) {
-			found = true;
-			j->domid = (unsigned int)strtoul(list[i], NULL, 10);
-		}
-		free(name);
-	}
-	free(list);
-	if (!found || !j->domid) {
-		end(j, -ENOENT, "no domain '%s' runs here", vm->control);
-		return -ENOENT;
-	}
-	uuid = node(j, "/local/domain/%u/vm", j->domid);
-	if (vm->uuid && !uuid_is(uuid, vm->uuid)) {
-		end(j, -EPERM, "domain '%s' is another one: %s", vm->control, uuid ? uuid : "no UUID");
+	if (err == -EPERM) {
+		uuid = xen_node(j->xs, "/local/domain/%u/vm", j->domid);
+		end(j, err, "domain '%s' is another one: %s", vm->control, uuid ? uuid : "no UUID");
 		free(uuid);
-		return -EPERM;
+	} else if (err) {
+		end(j, err, "no domain '%s' runs here", vm->control);
 	}
-	free(uuid);
-	return 0;
+	return err;
 }
 
 /* The process that serves the domain; 0: none. */
 static pid_t port_pid(struct job *j)
 {
-	char *text = node(j, "/local/domain/0/backend/vmcomm/%u/0/pid", j->domid), path[64], comm[32];
-	pid_t pid = text ? (pid_t)strtol(text, NULL, 10) : 0;
-	ssize_t n;
-	int fd;
-
-	free(text);
-	if (pid <= 1)
-		return 0;
-	/* It may have died and its number been given to another. */
-	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, comm, sizeof(comm) - 1);
-	if (fd >= 0)
-		close(fd);
-	return n == 11 && !memcmp(comm, "vmcomm-xen\n", 11) ? pid : 0;
+	return xen_process(j->xs, "vmcomm-xen", "/local/domain/0/backend/vmcomm/%u/0/pid", j->domid);
 }
 
 static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
@@ -304,7 +243,13 @@ static int xen_detach(sd_event *event, const struct vmcomm_backend_vm *vm,
 const struct vmcomm_backend vmcomm_backend_xen = {
 	.name = "xen",
 	.by_name = true,
+	.by_command = true,
+	.no_bandwidth = true,
 	.attach = xen_attach,
 	.detach = xen_detach,
-	.watch = vmcomm_xen_watch,
+	.watch = xen_watch,
+	.incoming = xen_incoming,
+	.migrate = xen_migrate,
+	.look = xen_look,
+	.finish = xen_finish,
 };

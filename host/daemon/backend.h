@@ -44,7 +44,8 @@ enum vmcomm_backend_place {
 /* What the operator may want of a migration. */
 struct vmcomm_backend_migration {
 	const char *uri;     /* where the destination takes it, in the hypervisor's own words */
-	const char *connect; /* libvirt: the other host's libvirt, as seen from this one; or NULL */
+	const char *connect; /* libvirt: the other host's libvirt, as seen from this one; Xen: command for
+				the shell, whose input and output are the other host's receiver; or NULL */
 	uint64_t bandwidth;  /* bytes per second; 0: the hypervisor's default */
 	bool postcopy;	     /* libvirt: send the rest after the VM */
 };
@@ -68,7 +69,9 @@ struct vmcomm_backend_callbacks {
 struct vmcomm_backend {
 	const char *name;
 	bool by_name; /* control is the VM's own name */
-	bool by_host; /* migrates through vmcomm_backend_migration.connect */
+	bool by_host; /* migrates through vmcomm_backend_migration.connect, which only the operator knows */
+	bool by_command;   /* the same, but a command, which has a default */
+	bool no_bandwidth; /* cannot limit it */
 	/*
 	 * Give the running VM its device. -EEXIST is no error that a backend returns: a device of
 	 * ours that is left over is removed first. When it fails, nothing is left in the VM.

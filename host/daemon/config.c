@@ -361,6 +361,13 @@ static int host_migration_uri(struct parser *p, const char *value)
 	return set_string(p, &p->host->migration_uri, "migration_uri", value);
 }
 
+static int host_transport(struct parser *p, const char *value)
+{
+	if (strlen(value) > 1000)
+		return bad_value(p, "transport", value, "this is too long");
+	return set_string(p, &p->host->transport, "transport", value);
+}
+
 static int libvirt_uri(struct parser *p, const char *value)
 {
 	return set_string(p, &p->c->libvirt_uri, "uri", value);
@@ -413,6 +420,7 @@ static const struct option host_options[] = {
 	{"address", host_address},
 	{"libvirt_uri", host_libvirt_uri},
 	{"migration_uri", host_migration_uri},
+	{"transport", host_transport},
 	{NULL, NULL},
 };
 
@@ -633,6 +641,7 @@ void config_deinit(struct config *c)
 		free(h->address);
 		free(h->libvirt_uri);
 		free(h->migration_uri);
+		free(h->transport);
 		free(h);
 	}
 	free(c->backend);

@@ -47,6 +47,7 @@ struct config_host {
 	unsigned int line;
 	char *address;	     /* of its vmcommd: numeric, with or without a port */
 	char *libvirt_uri;   /* of its libvirt, as seen from here; NULL: none */
+	char *transport;     /* Xen: command that is its xl's receiver; NULL: ssh to its address */
 	char *migration_uri; /* where its hypervisor takes migrations; NULL: it says so itself */
 };
 

@@ -240,6 +240,7 @@ static void vm_fill(struct vm *vm, json_t *params, struct vmcomm_error *e)
 		memcpy(vm->uuid, random, 16);
 		vm->uuid[6] = (uint8_t)((vm->uuid[6] & 0x0f) | 0x40);
 		vm->uuid[8] = (uint8_t)((vm->uuid[8] & 0x3f) | 0x80);
+		vm->uuid_given = false; /* one that was to come in before, and did not */
 	}
 	if (!e->code)
 		vm_conflict(vm->group->m, vm->group, vm, vm->uuid, (const uint8_t (*)[16])vm->addr,
@@ -271,7 +272,8 @@ static void do_vm_add(struct client *c, json_t *params, struct vmcomm_error *e)
 	}
 	if (key_check(g, name, key, e))
 		goto out;
-	if (incoming && !json_is_string(json_object_get(params, "qmp"))) {
+	if (incoming && !json_is_string(json_object_get(params, "qmp")) &&
+	    !(m->backend && m->backend->by_name)) {
 		vmcomm_error_set(e, -EINVAL, "vm add --incoming needs --qmp: vmcommd must see when the "
 				 "vm runs");
 		goto out;

@@ -604,6 +604,13 @@ static struct vm *prepare_vm(struct source *s, json_t *o, struct vmcomm_error *e
 	}
 	if (!vm && json_is_true(json_object_get(o, "libvirt")))
 		return prepare_domain(s, name, e);
+	if ((!vm || strcmp(vm->group->name, peer_group(s->peer))) && s->m->backend &&
+	    s->m->backend->by_name) {
+		vmcomm_error_set(e, -ENOENT, "there is no vm '%s' in group '%s': vmcommctl vm add %s "
+				 "--incoming --group %s --key-file FILE", name, peer_group(s->peer), name,
+				 peer_group(s->peer));
+		return NULL;
+	}
 	if (!vm || strcmp(vm->group->name, peer_group(s->peer))) {
 		vmcomm_error_set(e, -ENOENT, "there is no vm '%s' in group '%s': start its QEMU there with "
 				 "-incoming defer, then: vmcommctl vm add %s --incoming --group %s "
@@ -667,7 +674,7 @@ static void do_prepare(struct source *s, json_t *msg)
 	vm->problem[0] = 0;
 	state_save(m);
 	if (watch(in, listen))
-		failed(in, -EOPNOTSUPP, "it has no QMP socket there (qmp=)");
+		failed(in, -EOPNOTSUPP, "vmcommd there cannot see it run: it has no QMP socket (qmp=)");
 }
 
 static struct incoming *need_incoming(struct source *s, json_t *msg, const char *reply)

@@ -13,6 +13,8 @@
 #include "migrate.h"
 
 #include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,6 +62,7 @@ struct migration {
 	bool told_waiting;
 	enum vmcomm_backend_place place;
 	char uri[256];
+	char *command; /* what reaches the other host's receiver, where the backend wants one */
 	uint64_t bandwidth;
 	bool postcopy;
 	unsigned int limit; /* seconds for the memory */
@@ -159,6 +162,7 @@ static void migration_free(struct migration *mg)
 	sd_event_source_disable_unref(mg->timer);
 	json_decref(mg->conns);
 	json_decref(mg->result);
+	free(mg->command);
 	free(mg);
 }
 
@@ -308,11 +312,47 @@ static bool answer_good(struct migration *mg, json_t *msg)
 	return false;
 }
 
+/* As [host NAME] says, or ssh to where its vmcommd is. Nothing of it comes from the other side. */
+static int receiver_command(struct migration *mg, const struct config_host *h)
+{
+	char address[INET6_ADDRSTRLEN];
+	struct sockaddr_storage ss;
+	socklen_t len;
+
+	free(mg->command);
+	mg->command = NULL;
+	if (!h)
+		return -ENOENT;
+	if (h->transport) {
+		mg->command = strdup(h->transport);
+		return mg->command ? 0 : -ENOMEM;
+	}
+	if (config_endpoint(h->address, &ss, &len) ||
+	    getnameinfo((struct sockaddr *)&ss, len, address, sizeof(address), NULL, 0, NI_NUMERICHOST))
+		return -EINVAL;
+	/* There is nobody who could answer a question. */
+	if (asprintf(&mg->command, "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 %s "
+		     "xl migrate-receive", address) < 0)
+		mg->command = NULL;
+	return mg->command ? 0 : -ENOMEM;
+}
+
 static void prepared(struct migration *mg, json_t *msg)
 {
 	const struct config_host *h = find_host(mg->m, mg->host);
+	int err;
 
 	migrate_text(msg, "uri", mg->uri, sizeof(mg->uri));
+	if (vm_backend(mg->vm)->by_command) {
+		err = receiver_command(mg, h);
+		if (err) {
+			fail(mg, err, "cannot tell how to reach it: %s", strerror(-err));
+			return;
+		}
+		event(mg, "'%s' is ready, by: %s", mg->host, mg->command);
+		go(mg, step_quiesce);
+		return;
+	}
 	if (vm_backend(mg->vm)->by_host) {
 		if (!h || !h->libvirt_uri) {
 			fail(mg, -EINVAL, "give libvirt_uri in [host %s]: where libvirt here reaches libvirt "
@@ -667,11 +707,13 @@ static void memory_timeout(struct migration *mg)
 
 static void step_memory(struct migration *mg)
 {
-	static const struct vmcomm_backend_callbacks cbs = {.done = memory_done,
+	static const struct vmcomm_backend_callbacks cbs = {.step = detach_step,
+							    .done = memory_done,
 							    .progress = memory_progress};
 	const struct config_host *h = find_host(mg->m, mg->host);
 	struct vmcomm_backend_migration how = {.uri = mg->uri,
-					       .connect = h ? h->libvirt_uri : NULL,
+					       .connect = mg->command ? mg->command :
+							  h ? h->libvirt_uri : NULL,
 					       .bandwidth = mg->bandwidth,
 					       .postcopy = mg->postcopy};
 	struct vmcomm_backend_vm bvm;
@@ -759,8 +801,8 @@ static void ended(void *arg, int err, const char *text)
 	struct migration *mg = arg;
 
 	if (err && err != -ENOENT)
-		event(mg, "its stopped QEMU here does not end (%s): end it by hand, never continue it",
-		      text);
+		event(mg, "what is left of it here does not end (%s): end it by hand, never continue "
+		      "it", text);
 	vmcomm_backend_job_free(mg->job);
 	mg->job = NULL;
 	go(mg, step_forget);
@@ -1118,8 +1160,12 @@ int migrate_start(struct vm *vm, const struct migrate_options *o, const struct m
 	if (err)
 		return err;
 	if (o->postcopy && !vm_backend(vm)->by_host)
-		return vmcomm_error_set(e, -EOPNOTSUPP, "vm '%s' is no domain of libvirt: set "
-					"postcopy-ram in both QEMUs yourself", vm->name);
+		return vmcomm_error_set(e, -EOPNOTSUPP, "--postcopy is for domains of libvirt; vm '%s' is "
+					"none", vm->name);
+	if (o->bandwidth && vm_backend(vm)->no_bandwidth)
+		return vmcomm_error_set(e, -EOPNOTSUPP, "backend '%s' cannot limit the bandwidth: leave "
+					"--bandwidth out, or limit it in transport= of [host %s]",
+					vm_backend(vm)->name, o->host);
 	mg = migration_new(vm, o->host, e);
 	if (!mg)
 		return e->code;

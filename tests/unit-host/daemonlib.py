@@ -51,11 +51,13 @@ class Daemon:
     build   the build directory with host/vmcommd, host/vmcomm-keeper and cli/vmcommctl
     config  more lines for its configuration, the first ones in [daemon]
     prefix  words that go before its command line, such as those of nsenter
+    env     more of its environment
     """
 
-    def __init__(self, build, directory, config="", backend="kvm", attach_timeout=60, prefix=()):
+    def __init__(self, build, directory, config="", backend="kvm", attach_timeout=60, prefix=(), env=None):
         self.build, self.dir = str(build), str(directory)
         self.prefix = list(prefix)
+        self.env = {**os.environ, **(env or {})}
         self.config = self.path("vmcomm.conf")
         self.socket = self.path("run/vmcommd.sock")
         self.log_path = self.path("vmcommd.log")
@@ -73,7 +75,7 @@ class Daemon:
         with open(self.log_path, "a", encoding="utf-8") as log:
             self.proc = subprocess.Popen([*self.prefix, f"{self.build}/host/vmcommd", "--config",
                                           self.config],
-                                         stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                                         stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env)
         if expect_up:
             wait_for(lambda: self.proc.poll() is not None or self.answers())
             assert self.proc.poll() is None, self.log()

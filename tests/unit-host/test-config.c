@@ -75,6 +75,7 @@ START_TEST(everything)
 			      "[host far]\n"
 			      "address = 192.0.2.1\n"
 			      "libvirt_uri = qemu+tcp://far/system\n"
+			      "transport = socat - TCP:192.0.2.1:8002\n"
 			      "[libvirt]\n"
 			      "user = libvirt-qemu\n"
 			      "if_down = refuse\n"), 0);
@@ -98,6 +99,7 @@ START_TEST(everything)
 	ck_assert_uint_eq(c.vms->uuid[15], 0xf0);
 	ck_assert_str_eq(c.hosts->address, "192.0.2.1");
 	ck_assert_str_eq(c.hosts->libvirt_uri, "qemu+tcp://far/system");
+	ck_assert_str_eq(c.hosts->transport, "socat - TCP:192.0.2.1:8002");
 	ck_assert_str_eq(c.libvirt_uri, "qemu:///system");
 	ck_assert_str_eq(c.libvirt_user, "libvirt-qemu");
 	ck_assert(c.libvirt_refuse);
@@ -136,6 +138,7 @@ static const struct {
 	 "1.0.0.9\n", 2, {"1.0.0.9", "at most 8"}},
 	{"[vm v]\nuuid = 123\n", 2, {"123", "UUID"}},
 	{"[vm v]\nqmp = web.qmp\n", 2, {"web.qmp", "absolute"}},
+	{"[host h]\ntransport = a\ntransport = b\n", 3, {"transport", "before"}},
 	{"[host h]\nlibvirt_uri = x\n", 2, {"h", "address"}},
 	{"[host h]\naddress = far.example.org\n", 2, {"far.example.org", "numeric"}},
 	{"[host h]\naddress = 10.0.0.1:70000\n", 2, {"70000", "numeric"}},
