@@ -404,10 +404,13 @@ END_TEST
 START_TEST(offer_generation)
 {
 	struct fix *f = fix_up(2);
-	struct fend *e = fend_pair(f, 0, 1);
+	struct fend *first = fend_pair(f, 0, 1), *e = fend_pair(f, 0, 1);
 	u32 gen;
 
+	/* Block 0 in generation 0 is what a connection had that had none yet: not this one. */
+	ck_assert_int_eq(fend_offer(first, false), 0);
 	ck_assert_int_eq(fend_offer(e, false), 0);
+	ck_assert_uint_ne(e->conn.idx, 0);
 	gen = e->conn.gen;
 	e->conn.mine->gen = 0;
 	ck_assert_int_eq(fend_accept(e->peer), -ENOENT);
@@ -415,6 +418,7 @@ START_TEST(offer_generation)
 	ck_assert_int_eq(fend_accept(e->peer), 0);
 	ck_assert_uint_eq(e->peer->conn.peer_gen, gen);
 	fend_free(e);
+	fend_free(first);
 	fix_free(f);
 }
 END_TEST
