@@ -2,8 +2,8 @@
 /*
  * churn.c - sockets that live short and die in every way
  *
- *	churn server PORT
- *	churn client ADDRESS PORT PROCESSES SECONDS SEED [calm]
+ *	churn server PORT [fail]
+ *	churn client ADDRESS PORT PROCESSES SECONDS SEED [calm] [fail]
  *
  * Each of PROCESSES connects, talks, and ends the connection again and again: by close, by a reset,
  * with unread bytes, by connect(AF_UNSPEC), by exit, or killed with SIGKILL by its parent. Beside the
@@ -12,11 +12,14 @@
  *
  * Any call may fail at any time (the suite makes allocations fail, devices and modules come and go);
  * what is received must be what was sent. With "calm" nobody is killed and the client's own calls
- * must not fail either. Exit code 0, or 3 after a wrong byte (or an error, with calm).
+ * must not fail either. With "fail" who talks is one of whom the kernel's fault injection may let
+ * allocations fail; not who starts them, and nobody during exec(), which a failure there kills.
+ * Exit code 0, or 3 after a wrong byte (or an error, with calm).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <linux/tls.h>
 #include <netinet/tcp.h>
@@ -48,7 +51,7 @@
 /* Marks a request for kTLS; an ordinary byte of the stream is never 0xff. */
 #define ASK_TLS 0xff
 
-static bool calm;
+static bool calm, fail;
 static volatile uint64_t *connections, *echoed, *tls; /* shared by all processes */
 
 static uint32_t draw(uint64_t *state)
@@ -60,6 +63,20 @@ static uint32_t draw(uint64_t *state)
 static uint8_t pattern(uint32_t key, uint64_t at)
 {
 	return (uint8_t)((key + at * 2654435761U + (at >> 8)) % 251);
+}
+
+/* The calling thread's allocations may fail from now on. */
+static void may_fail(void)
+{
+	int fd = fail ? open("/proc/thread-self/make-it-fail", O_WRONLY | O_CLOEXEC) : -1;
+
+	if (fail && (fd < 0 || write(fd, "1", 1) != 1)) {
+		printf("churn: make-it-fail: %s\n", strerror(errno));
+		fflush(stdout);
+		_exit(3);
+	}
+	if (fd >= 0)
+		close(fd);
 }
 
 static int tls_start(int fd)
@@ -96,6 +113,7 @@ static void *echo(void *arg)
 	uint8_t *buf = malloc(CHUNK_MAX);
 	ssize_t n;
 
+	may_fail();
 	while (buf) {
 		n = recv(fd, buf, CHUNK_MAX, 0);
 		if (n <= 0)
@@ -277,6 +295,7 @@ static void live(const struct sockaddr *a, socklen_t len, uint64_t seed)
 	pthread_t looker;
 	bool looked, well;
 
+	may_fail();
 	for (;;) {
 		t.fd = socket(a->sa_family, SOCK_STREAM, 0);
 		if (t.fd < 0) {
@@ -306,7 +325,7 @@ static void live(const struct sockaddr *a, socklen_t len, uint64_t seed)
 	}
 }
 
-static int run(int argc, char **argv)
+static int run(char **argv)
 {
 	static pid_t pid[256];
 	struct sockaddr_storage a = {0};
@@ -318,7 +337,6 @@ static int run(int argc, char **argv)
 	socklen_t len = sizeof(*a4);
 	pid_t dead;
 
-	calm = argc > 6 && !strcmp(argv[6], "calm");
 	if (inet_pton(AF_INET, argv[1], &a4->sin_addr) == 1) {
 		a4->sin_family = AF_INET;
 		a4->sin_port = htons((uint16_t)atoi(argv[2]));
@@ -372,14 +390,19 @@ static int run(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	struct rlimit files = {.rlim_cur = 20000, .rlim_max = 20000};
+	int i;
 
+	for (i = 3; i < argc; i++) {
+		calm |= !strcmp(argv[i], "calm");
+		fail |= !strcmp(argv[i], "fail");
+	}
 	setrlimit(RLIMIT_NOFILE, &files);
 	signal(SIGPIPE, SIG_IGN);
-	if (argc == 3 && !strcmp(argv[1], "server"))
+	if (argc >= 3 && !strcmp(argv[1], "server"))
 		return serve(argv[2]);
 	if (argc >= 7 && !strcmp(argv[1], "client"))
-		return run(argc - 1, argv + 1);
-	fprintf(stderr, "usage: churn server PORT\n"
-			"       churn client ADDRESS PORT PROCESSES SECONDS SEED [calm]\n");
+		return run(argv + 1);
+	fprintf(stderr, "usage: churn server PORT [fail]\n"
+			"       churn client ADDRESS PORT PROCESSES SECONDS SEED [calm] [fail]\n");
 	return 1;
 }

@@ -184,15 +184,15 @@ class Cluster:
 
 
 class Traffic:
-    """vmcomm-verify between two guests, one server for all runs."""
+    """vmcomm-verify between two guests, one server for all runs. PREFIX: words before the commands."""
 
     _port = 7100
 
-    def __init__(self, client, server, ip6=False):
+    def __init__(self, client, server, ip6=False, prefix=""):
         Traffic._port += 1
         self.client, self.server, self.port = client, server, Traffic._port
         self.address = server.ip6 if ip6 else server.ip4
-        self.program = str(paths.built("tests/programs/vmcomm-verify"))
+        self.program = f"{prefix} {paths.built('tests/programs/vmcomm-verify')}"
         self.daemon = None
 
     def start(self):
