@@ -177,6 +177,9 @@ static inline bool vmcomm_conn_attached(const struct vmcomm_conn *conn)
  *
  * Enters or leaves the ring as a side effect. WAIT: the peer is leaving and has not yet said how
  * far it read; @wake follows. Context: may sleep (HELD needs memory).
+ *
+ * When conn->tx.unsettled is set after a commit, or is still set at a @wake, the owner calls this once
+ * more, though it has nothing else to send: the bytes that the peer did not take wait for it.
  */
 enum vmcomm_next vmcomm_tx_next(struct vmcomm_conn *conn, u32 write_seq, u32 flags);
 
@@ -271,6 +274,8 @@ void vmcomm_tx_pended(struct vmcomm_conn *conn, u32 n);
  * @n: result. TCP: read at most so many bytes from TCP; 0: there is nothing to read now (and a
  *	read of 0 bytes would look like end of file: look at the socket's state instead).
  *	RING, HELD: bytes available, at least 1.
+ *
+ * Context: may sleep where memory of peers is mapped late, unless conn->atomic.
  */
 enum vmcomm_next vmcomm_rx_next(struct vmcomm_conn *conn, u32 copied_seq, u32 rcv_nxt, u32 *n);
 

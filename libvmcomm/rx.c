@@ -128,7 +128,7 @@ enum vmcomm_next vmcomm_rx_next(struct vmcomm_conn *conn, u32 copied_seq, u32 rc
 		return VMCOMM_NEXT_TCP;
 	/* rcv_nxt was read before; everything of the peer's is read after. */
 	vmcomm_rmb();
-	known = rx->drained || vmcomm_conn_resolve(conn);
+	known = rx->drained || vmcomm_conn_find(conn);
 	theirs = VMCOMM_LOAD_ACQUIRE(conn->theirs);
 	if (!theirs || rx->drained) {
 		/* TCP may bring bytes that we took out of the ring, or come after others in there. */
@@ -223,7 +223,7 @@ void vmcomm_rx_plan(struct vmcomm_conn *conn, u32 copied_seq, u32 rcv_nxt,
 	if (!conn->pair || rx->drained || conn->broken)
 		return;
 	vmcomm_rmb();
-	known = vmcomm_conn_resolve(conn);
+	known = vmcomm_conn_find(conn);
 	theirs = VMCOMM_LOAD_ACQUIRE(conn->theirs);
 	if (!theirs) {
 		if (!known || vmcomm_conn_lost(conn))

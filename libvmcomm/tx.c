@@ -18,7 +18,7 @@
  * anybody reads does not get stuck earlier than with TCP alone.
  */
 #define VMCOMM_TX_STALLS 1
-/* Times that memory of a peer is mapped before one closes without having found its half. */
+/* Times that memory of a peer is mapped before one goes on without having found its half. */
 #define VMCOMM_FIND_TRIES 16
 
 /*
@@ -52,8 +52,9 @@ out:
 }
 
 /*
- * The same for who lets go of the connection: bytes may be in the ring of a half that cannot be
- * mapped yet. May sleep, unless conn->atomic. The peer says what has to be mapped, so not for ever.
+ * The same for who reads TCP or lets go of the connection: bytes may be in the ring of a half that
+ * cannot be mapped yet. May sleep, unless conn->atomic. The peer says what has to be mapped, so not
+ * for ever.
  */
 bool vmcomm_conn_find(struct vmcomm_conn *conn)
 {
@@ -560,6 +561,15 @@ bool vmcomm_tx_arm(struct vmcomm_conn *conn, u32 room)
 	return free;
 }
 
+/* Lockless: has the peer, which reads no more, said how far it read? */
+static bool vmcomm_tx_decided(struct vmcomm_conn *conn, struct vmcomm_abi_ccb *theirs)
+{
+	return theirs && vmcomm_conn_attached(conn) &&
+	       (vmcomm_load_acquire32(&theirs->final_valid) == VMCOMM_FINAL_VALID ||
+		vmcomm_load32(&theirs->state) == VMCOMM_CCB_CLOSED ||
+		vmcomm_load32(&theirs->gen) != VMCOMM_READ_ONCE(conn->peer_gen));
+}
+
 bool vmcomm_tx_writable(struct vmcomm_conn *conn)
 {
 	struct vmcomm_abi_ccb *theirs = VMCOMM_LOAD_ACQUIRE(conn->theirs);
@@ -568,8 +578,10 @@ bool vmcomm_tx_writable(struct vmcomm_conn *conn)
 
 	if (VMCOMM_READ_ONCE(conn->broken))
 		return true; /* to be told */
-	if (VMCOMM_READ_ONCE(conn->tx.pend_len) || VMCOMM_READ_ONCE(conn->tx.unsettled))
+	if (VMCOMM_READ_ONCE(conn->tx.pend_len))
 		return false;
+	if (VMCOMM_READ_ONCE(conn->tx.unsettled))
+		return vmcomm_tx_decided(conn, theirs); /* the next send puts them on TCP */
 	if (!vmcomm_tx_in_ring(conn) || !theirs)
 		return true;
 	size = 1u << VMCOMM_READ_ONCE(conn->tx.shift);

@@ -37,6 +37,20 @@ int vmcomm_settle_wait(struct vmcomm_sock *vs, long timeout)
 }
 
 /*
+ * The same without waiting: what the peer did not take goes over TCP as soon as that is known,
+ * whether or not the program has more to send. Socket lock held, dropped in between.
+ */
+void vmcomm_settle(struct vmcomm_sock *vs)
+{
+	struct sock *sk = vs->sk;
+
+	if (vmcomm_conn_attached(&vs->conn) && vs->conn.tx.unsettled)
+		vmcomm_tx_next(&vs->conn, tcp_sk(sk)->write_seq, VMCOMM_TX_TCP);
+	if (vs->conn.tx.pend_len)
+		vmcomm_pend_flush(vs, true);
+}
+
+/*
  * What was accepted from the program has to be in TCP's queue before a FIN is. Only memory can be
  * short, so it is waited for; then the stream must end in a reset, not in a FIN too early.
  * Socket lock held, dropped in between. Return: 0 or -ETIMEDOUT.

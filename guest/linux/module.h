@@ -155,6 +155,7 @@ struct vmcomm_sock {
 	u32 front_seq;
 	u32 front_size;
 	struct work_struct evict_work;
+	struct work_struct settle_work;
 	u32 evict_reason;
 	struct rcu_head rcu;
 };
@@ -238,6 +239,7 @@ int vmcomm_pend_flush(struct vmcomm_sock *vs, bool force);
 unsigned long vmcomm_send_patience(const struct vmcomm_sock *vs);
 void vmcomm_send_stalled(struct vmcomm_sock *vs);
 int vmcomm_settle_wait(struct vmcomm_sock *vs, long timeout);
+void vmcomm_settle(struct vmcomm_sock *vs);
 struct proto_ops;
 void vmcomm_ops_fill(struct proto_ops *ops);
 

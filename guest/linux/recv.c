@@ -508,9 +508,10 @@ static void vmcomm_recv_control(struct sock *sk, struct vmcomm_sock *vs, struct 
 /*
  * Who is on the wait queue without being inside a call (epoll, SIGIO) has to hear of what comes
  * next: if nothing is left to read, in any case; edge-triggered waiters also when something is.
- * Level-triggered ones ask before they sleep.
+ * Level-triggered ones ask before they sleep. @all: the call took all that it saw, so that its program
+ * will not read again before it is told: also of what came since, whose sender did not ring.
  */
-static void vmcomm_recv_rearm(struct vmcomm_sock *vs)
+static void vmcomm_recv_rearm(struct vmcomm_sock *vs, bool all)
 {
 	struct sock *sk = vs->sk;
 	bool moved;
@@ -523,7 +524,8 @@ static void vmcomm_recv_rearm(struct vmcomm_sock *vs)
 	rcu_read_lock();
 	moved = (READ_ONCE(vs->edge) != VMCOMM_EDGE_LEVEL || sock_flag(sk, SOCK_FASYNC) ||
 		 !vmcomm_rx_readable(&vs->conn, vmcomm_copied_seq(sk))) &&
-		vmcomm_rx_arm_edge(&vs->conn);
+		(vmcomm_rx_arm_edge(&vs->conn) ||
+		 (all && vmcomm_rx_readable(&vs->conn, vmcomm_copied_seq(sk))));
 	rcu_read_unlock();
 	if (moved)
 		vmcomm_sock_tell(vs);
@@ -582,7 +584,7 @@ int vmcomm_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, i
 			ret = vmcomm_recv_locked(vs, msg, len, flags, addr_len);
 		if (ret >= 0)
 			vmcomm_recv_control(sk, vs, msg, control, control_len, ret > 0);
-		vmcomm_recv_rearm(vs);
+		vmcomm_recv_rearm(vs, ret < 0 || ret < (int)len);
 		release_sock(sk);
 	}
 	atomic_dec(&vs->inflight);

@@ -146,9 +146,12 @@ int vmcomm_pend_flush(struct vmcomm_sock *vs, bool force)
 		DEFINE_WAIT_FUNC(wait_, woken_wake_function);                                      \
 		int err_ = 0;                                                                      \
                                                                                                    \
-		if (!*(timeo))                                                                     \
+		/* Edge-triggered waiters are told only with this. */                              \
+		if (!*(timeo)) {                                                                   \
+			set_bit(SOCK_NOSPACE, &(vs)->sk->sk_socket->flags);                            \
 			err_ = -EAGAIN;                                                            \
-		else if (signal_pending(current))                                                  \
+		}                                                                                  \
+		if (!err_ && signal_pending(current))                                              \
 			err_ = sock_intr_errno(*(timeo));                                          \
 		if (!err_) {                                                                       \
 			vmcomm_sleep_begin(vs, &wait_);                                            \
@@ -464,6 +467,9 @@ static int vmcomm_send_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 		}
 	} while (!err && done < (int)len);
 
+	/* Somebody at the other end may wait for just these bytes before anything else happens. */
+	if (unlikely(vs->conn.tx.unsettled))
+		vmcomm_settle(vs);
 	if (done)
 		return done;
 	if (err == -EPIPE)

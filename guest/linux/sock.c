@@ -140,6 +140,32 @@ void vmcomm_sock_evict_later(struct vmcomm_sock *vs, enum vmcomm_reason reason)
 	}
 }
 
+static void vmcomm_sock_settle_work(struct work_struct *work)
+{
+	struct vmcomm_sock *vs = container_of(work, struct vmcomm_sock, settle_work);
+	struct sock *sk = vs->sk;
+
+	lock_sock(sk);
+	if (!READ_ONCE(vs->gone))
+		vmcomm_settle(vs);
+	if (sk->sk_socket)
+		sk->sk_write_space(sk);
+	release_sock(sk);
+	sock_put(sk);
+	vmcomm_sock_put(vs);
+}
+
+/* The peer may have said how many of our last bytes it took. Any context, with a reference. */
+static void vmcomm_sock_settle_later(struct vmcomm_sock *vs)
+{
+	sock_hold(vs->sk);
+	vmcomm_sock_get(vs);
+	if (!queue_work(vmcomm_wq, &vs->settle_work)) {
+		sock_put(vs->sk);
+		vmcomm_sock_put(vs);
+	}
+}
+
 /*
  * Wrap a socket that nobody is using at this moment: from the state tracepoint, with the socket
  * locked. Atomic context. Return: NULL when there is no memory.
@@ -164,6 +190,7 @@ struct vmcomm_sock *vmcomm_sock_wrap(struct sock *sk, struct vmcomm_link *link, 
 	mutex_init(&vs->tcp_read);
 	__skb_queue_head_init(&vs->front);
 	INIT_WORK(&vs->evict_work, vmcomm_sock_evict_work);
+	INIT_WORK(&vs->settle_work, vmcomm_sock_settle_work);
 	INIT_HLIST_NODE(&vs->key);
 	vmcomm_conn_init(&vs->conn, 0, 0, client);
 	vmcomm_sock_names(sk, &vs->names);
@@ -483,6 +510,8 @@ static void vmcomm_sock_wake(struct vmcomm_conn *conn)
 		vmcomm_sock_evict_later(vs, VMCOMM_REASON_KERNEL_CONSUMER);
 		return;
 	}
+	if (unlikely(READ_ONCE(conn->tx.unsettled)))
+		vmcomm_sock_settle_later(vs);
 	rcu_read_lock();
 	if (vmcomm_rx_unread(conn))
 		vmcomm_sock_tell(vs);

@@ -417,6 +417,11 @@ static struct sim_sock *sim_sock_new(struct sim_vm *vm, bool client)
 	s->piece_max = 1u << sim_between(0, 13);
 	s->think = sim_chance(2) ? sim_size(5000) : 0;
 	s->oob = sim_chance(4) ? sim_between(2, 40) : 0;
+	s->app = sim_chance(2) ? SIM_APP_BLOCK : sim_below(SIM_APPS);
+	if (force.app >= 0)
+		s->app = (u32)force.app;
+	s->turns = sim_chance(4);
+	s->peek = sim_chance(3) ? sim_between(1, 20) : 0;
 	sim.sock[sim.socks++] = s;
 	return s;
 }
@@ -557,7 +562,7 @@ static void sim_give_up(void)
 	for (i = 0; i < sim.socks; i++)
 		if (!sim.sock[i]->closed && sim_spoiled(sim.sock[i]) && !sim.sock[i]->reset) {
 			sim.sock[i]->reset = true;
-			sim_sock_wake(sim.sock[i]);
+			sim_sock_ready(sim.sock[i]);
 		}
 }
 

@@ -11,7 +11,13 @@
 
 struct sim sim;
 
-struct sim_force force = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+struct sim_force force = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+const char *const sim_app_name[SIM_APPS] = {
+	[SIM_APP_BLOCK] = "block",
+	[SIM_APP_LEVEL] = "level",
+	[SIM_APP_EDGE] = "edge",
+	[SIM_APP_LOOP] = "loop",
+};
 static bool digest;
 static int report = -1; /* where to tell the kind of a failure, and nothing else */
 
@@ -45,6 +51,8 @@ void sim_options(char *text, size_t size)
 			n += (size_t)snprintf(text + n, size - n, " --%s %d", all[i].name, all[i].value);
 	if (force.weak >= 0)
 		n += (size_t)snprintf(text + n, size - n, " --memory %s", memory[force.weak]);
+	if (force.app >= 0)
+		n += (size_t)snprintf(text + n, size - n, " --app %s", sim_app_name[force.app]);
 	if (force.mask >= 0)
 		n += (size_t)snprintf(text + n, size - n, " --only 0x%x", (u32)force.mask);
 	if (sim.drop)
@@ -298,6 +306,9 @@ static void sim_summary(u64 seeds, double seconds)
 	       (unsigned long long)sim.count.reclaims, (unsigned long long)sim.count.moves,
 	       (unsigned long long)sim.count.unanswered, (unsigned long long)sim.count.meets,
 	       (unsigned long long)sim.count.reverts, (unsigned long long)sim.count.lies);
+	printf("  %llu polls slept, %llu said ready for nothing, %llu peeks\n",
+	       (unsigned long long)sim.count.polls, (unsigned long long)sim.count.spurious,
+	       (unsigned long long)sim.count.peeks);
 	printf("  faults:");
 	for (i = 0; i < SIM_FAULTS; i++)
 		printf(" %s %llu", sim_fault_name[i], (unsigned long long)sim.count.faults[i]);
@@ -317,6 +328,7 @@ static const char usage[] =
 	"  --lies N         a VM lies each N units of time; 0: never\n"
 	"  --oom N          one allocation in N fails; 0: none\n"
 	"  --late N         one mapping of a peer's memory in N has to wait; 0: none\n"
+	"  --app block|level|edge|loop  all programs sleep in their calls, or poll: see poll.c\n"
 	"  --drop MASK      leave out faults of the plan, a bit each; --schedule N  another schedule\n"
 	"  --trace          print what happens\n"
 	"  --shrink         look for a smaller run that fails in the same way (done by itself after a\n"
@@ -354,7 +366,7 @@ int main(int argc, char **argv)
 		{"lies", 1, NULL, 'L'},	 {"oom", 1, NULL, 'O'},	    {"schedule", 1, NULL, 'n'},
 		{"late", 1, NULL, 'a'},	 {"drop", 1, NULL, 'd'},	 {"shrink", 0, NULL, 'r'},
 		{"only", 1, NULL, 'o'},	 {"trace", 0, NULL, 't'},   {"list", 0, NULL, 'l'},
-		{"digest", 0, NULL, 'D'},
+		{"digest", 0, NULL, 'D'}, {"app", 1, NULL, 'A'},
 		{"help", 0, NULL, 'H'},	 {"keep-going", 0, NULL, 'k'}, {NULL, 0, NULL, 0}};
 	u64 first = 0, last = 0, seed, done = 0, failed = 0;
 	double minutes = 0, start = sim_clock();
@@ -419,6 +431,15 @@ int main(int argc, char **argv)
 			break;
 		case 't':
 			trace = true;
+			break;
+		case 'A':
+			for (force.app = 0; force.app < SIM_APPS; force.app++)
+				if (!strcmp(optarg, sim_app_name[force.app]))
+					break;
+			if (force.app == SIM_APPS) {
+				fprintf(stderr, "vmcomm-sim: no kind of program is called %s\n", optarg);
+				return 2;
+			}
 			break;
 		case 'D':
 			digest = true;

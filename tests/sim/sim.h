@@ -157,6 +157,7 @@ u32 sim_tcp_room(struct sim_tcp *t);
 u32 sim_tcp_send(struct sim_tcp *t, const u8 *data, u32 n);
 void sim_tcp_fin(struct sim_tcp *t);
 u32 sim_tcp_recv(struct sim_tcp *t, u8 *data, u32 n);
+u32 sim_tcp_peek(const struct sim_tcp *t, u32 off, u8 *data, u32 n);
 void sim_tcp_reset(struct sim_sock *from);
 void sim_tcp_init(struct sim_tcp *t, struct sim_sock *from, struct sim_sock *to, u32 isn);
 
@@ -193,6 +194,22 @@ struct sim_sock {
 	u32 piece_max;
 	u32 think; /* 0: none */
 	u32 oob;   /* one send in so many uses VMCOMM_TX_TCP */
+	u32 app;   /* enum sim_app */
+	u32 peek;  /* one read in so many is preceded by a peek; 0: none */
+	bool turns; /* it sends again when all has been received: questions and answers */
+	u32 rx_seen; /* bytes that a sleeping peek has seen: it waits for more */
+	bool edge; /* an edge-triggered waiter has something to look at */
+	u64 told;  /* position that it was told of last, in this use of its half */
+	u32 told_gen;
+};
+
+/* What kind of program uses the socket? */
+enum sim_app {
+	SIM_APP_BLOCK, /* calls that sleep; a thread for each direction */
+	SIM_APP_LEVEL, /* poll() before each call; a thread for each direction */
+	SIM_APP_EDGE,  /* edge-triggered epoll; a thread for each direction */
+	SIM_APP_LOOP,  /* poll() for both in one thread */
+	SIM_APPS
 };
 
 void sim_sock_establish(struct sim_sock *s); /* handshake done at this end, softirq */
@@ -200,12 +217,36 @@ void sim_sock_run(struct sim_sock *s);	     /* start the application's threads *
 void sim_sock_lock(struct sim_sock *s);
 void sim_sock_unlock(struct sim_sock *s);
 void sim_sock_wake(struct sim_sock *s);
+void sim_sock_ready(struct sim_sock *s); /* the same, and edge-triggered waiters look */
+bool sim_sock_over(const struct sim_sock *s);
+void sim_sock_broken(struct sim_sock *s);
+void sim_sock_wait(struct sim_sock *s, u64 seq, bool *asleep, u64 timeout, const char *what);
+void sim_sock_send(struct sim_sock *s, u32 n, u32 flags);
+u32 sim_sock_recv(struct sim_sock *s, u32 max, u32 flags);
+bool sim_sock_shutdown(struct sim_sock *s, bool wait);
+void sim_sock_early_close(struct sim_sock *s);
+bool sim_sock_turn(const struct sim_sock *s);
+void sim_sock_doubt(struct sim_sock *s, bool wait);
 void sim_sock_reset(struct sim_sock *s);
 void sim_sock_reoffer(struct sim_sock *s);
 void sim_sock_accept(struct sim_sock *s);
 int sim_sock_evict(struct sim_sock *s, u32 slot);
 void sim_sock_idle(struct sim_sock *s);
 u8 sim_byte(const struct sim_sock *sender, u64 pos);
+
+/* Flags of sim_sock_send(), beside the core's, and of sim_sock_recv(). */
+#define SIM_SEND_NOWAIT 0x100
+#define SIM_RECV_NOWAIT 1
+#define SIM_RECV_FULL	2 /* go on until nothing is left, as a system call does */
+
+/* --- poll.c --- */
+
+void sim_poll_receiver(struct sim_sock *s);
+void sim_poll_sender(struct sim_sock *s);
+void sim_poll_loop(struct sim_sock *s);
+void sim_sock_peeks(struct sim_sock *s, bool wait);
+void sim_sock_tell(struct sim_sock *s);
+void sim_sock_rearm(struct sim_sock *s, bool all);
 
 /* --- vm.c --- */
 
@@ -332,7 +373,7 @@ void sim_check_show(void); /* after a failure */
 
 /* What the command line says; -1: the seed says. */
 struct sim_force {
-	int vms, hosts, conns, bytes, weak, faults, mask, lies, oom, late;
+	int vms, hosts, conns, bytes, weak, faults, mask, lies, oom, late, app;
 };
 
 extern struct sim_force force;
@@ -414,12 +455,14 @@ struct sim {
 	} plan[SIM_PLAN_MAX];
 	struct {
 		u64 progress, doorbells, bells_lost, bytes, ring_bytes, held, pended, switches, faults[SIM_FAULTS],
-			conns, eofs, resets, backstops, attached, moves, evicts, early, late, unanswered, reclaims, lies, meets, reverts, late_maps;
+			conns, eofs, resets, backstops, attached, moves, evicts, early, late, unanswered, reclaims, lies, meets, reverts, late_maps,
+			polls, spurious, peeks;
 	} count;
 };
 
 extern struct sim sim;
 extern const char *const sim_fault_name[SIM_FAULTS];
+extern const char *const sim_app_name[SIM_APPS];
 
 void sim_fail(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 void sim_trace_(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -2,8 +2,8 @@
 /*
  * socket.c - what the guest module does between applications, TCP and the core
  *
- * Blocking sockets only. An application has a thread that sends and one that receives; each byte
- * is a function of the connection, the direction and the position.
+ * An application that sleeps in its calls has a thread that sends and one that receives (poll.c has
+ * the others); each byte is a function of the connection, the direction and the position.
  */
 #include "sim.h"
 
@@ -49,6 +49,12 @@ void sim_sock_wake(struct sim_sock *s)
 	sim_wake(&s->wakes);
 }
 
+void sim_sock_ready(struct sim_sock *s)
+{
+	s->edge = true;
+	sim_sock_wake(s);
+}
+
 void sim_sock_reset(struct sim_sock *s)
 {
 	if (s->closed || s->reset)
@@ -56,10 +62,10 @@ void sim_sock_reset(struct sim_sock *s)
 	s->reset = true;
 	s->refused = true;
 	sim_tcp_reset(s);
-	sim_sock_wake(s);
+	sim_sock_ready(s);
 }
 
-static void sim_sock_broken(struct sim_sock *s)
+void sim_sock_broken(struct sim_sock *s)
 {
 	s->broken = true;
 	/* Where nobody lies only the memory of a VM that died may look wrong. */
@@ -69,7 +75,7 @@ static void sim_sock_broken(struct sim_sock *s)
 }
 
 /* The socket lock is held; gives it up until the wait queue has been woken since @seq. */
-static void sim_sock_wait(struct sim_sock *s, u64 seq, bool *asleep, u64 timeout, const char *what)
+void sim_sock_wait(struct sim_sock *s, u64 seq, bool *asleep, u64 timeout, const char *what)
 {
 	sim_sock_unlock(s);
 	if (s->wakes == seq) {
@@ -80,22 +86,32 @@ static void sim_sock_wait(struct sim_sock *s, u64 seq, bool *asleep, u64 timeout
 	sim_sock_lock(s);
 }
 
+bool sim_sock_over(const struct sim_sock *s)
+{
+	return s->reset || s->want_close;
+}
+
 static void sim_sock_stale(struct sim_sock *s)
 {
 	if (s->conn.pair && vmcomm_node_stale(s->conn.node))
 		vmcomm_node_refresh(s->conn.node);
 }
 
-/* Put pending bytes on TCP, or wait until it is known which there are. The socket lock is held. */
-static void sim_sock_settle(struct sim_sock *s, enum vmcomm_next next, u64 seq)
+/*
+ * Put pending bytes on TCP, or wait until it is known which there are. The socket lock is held.
+ * Return: false: it would have to wait, and @wait says not to.
+ */
+static bool sim_sock_settle(struct sim_sock *s, enum vmcomm_next next, u64 seq, bool wait)
 {
 	const u8 *p;
 	u32 n;
 
+	s->tx_room = 0;
 	if (next == VMCOMM_NEXT_WAIT) {
-		s->tx_room = 0;
+		if (!wait)
+			return false;
 		sim_sock_wait(s, seq, &s->tx_asleep, 2000, "the peer's final position");
-		return;
+		return true;
 	}
 	p = vmcomm_tx_pending(&s->conn, &n);
 	if (!n)
@@ -104,10 +120,40 @@ static void sim_sock_settle(struct sim_sock *s, enum vmcomm_next next, u64 seq)
 	sim.count.pended += n;
 	if (n)
 		vmcomm_tx_pended(&s->conn, n);
-	else {
-		s->tx_room = 0;
+	else if (wait)
 		sim_sock_wait(s, seq, &s->tx_asleep, 0, "room in TCP for pending bytes");
+	return n || wait;
+}
+
+/*
+ * Bytes that the peer may not have taken go over TCP as soon as that is known, whether or not there
+ * are more: somebody may wait for just these. The socket lock is held.
+ */
+void sim_sock_doubt(struct sim_sock *s, bool wait)
+{
+	enum vmcomm_next next;
+	u64 seq;
+
+	while ((s->conn.tx.unsettled || s->conn.tx.pend_len) && !sim_sock_over(s)) {
+		seq = s->wakes;
+		next = vmcomm_tx_next(&s->conn, s->out->write_seq, VMCOMM_TX_TCP);
+		if (next == VMCOMM_NEXT_BROKEN)
+			sim_sock_broken(s);
+		else if (next == VMCOMM_NEXT_TCP || !sim_sock_settle(s, next, seq, wait))
+			break;
 	}
+}
+
+/*
+ * The ring is full, and the call does not sleep. Who polls asks for room then; an edge-triggered
+ * waiter will not. Return: true: the call ends.
+ */
+static bool sim_sock_full(struct sim_sock *s)
+{
+	if (vmcomm_tx_grows(&s->conn))
+		return false;
+	s->tx_room = (1u << s->conn.tx.shift) / 3;
+	return s->app != SIM_APP_EDGE || !vmcomm_tx_arm(&s->conn, s->tx_room);
 }
 
 /* Sleep until a third of the ring is free. */
@@ -135,13 +181,9 @@ static void sim_sock_wait_room(struct sim_sock *s, u64 seq)
 	}
 }
 
-static bool sim_sock_over(const struct sim_sock *s)
+void sim_sock_send(struct sim_sock *s, u32 n, u32 flags)
 {
-	return s->reset || s->want_close;
-}
-
-static void sim_sock_send(struct sim_sock *s, u32 n, u32 flags)
-{
+	bool wait = !(flags & SIM_SEND_NOWAIT), again = false;
 	u8 data[8192];
 	u32 done = 0, len, room, used, i;
 	u64 seq;
@@ -150,19 +192,21 @@ static void sim_sock_send(struct sim_sock *s, u32 n, u32 flags)
 	for (i = 0; i < n; i++)
 		data[i] = sim_byte(s, s->sent + i);
 	sim_sock_lock(s);
-	while (done < n && !sim_sock_over(s)) {
+	while (done < n && !again && !sim_sock_over(s)) {
 		enum vmcomm_next next;
 
 		seq = s->wakes;
 		sim_sock_stale(s);
-		next = vmcomm_tx_next(&s->conn, s->out->write_seq, flags);
+		next = vmcomm_tx_next(&s->conn, s->out->write_seq, flags & VMCOMM_TX_TCP);
 		switch (next) {
 		case VMCOMM_NEXT_RING:
 			if (!vmcomm_tx_room(&s->conn)) {
 				if (s->conn.broken)
 					sim_sock_broken(s);
-				else
+				else if (wait)
 					sim_sock_wait_room(s, seq);
+				else
+					again = sim_sock_full(s);
 				break;
 			}
 			p = vmcomm_tx_window(&s->conn, &len);
@@ -190,25 +234,31 @@ static void sim_sock_send(struct sim_sock *s, u32 n, u32 flags)
 			len = sim_tcp_send(s->out, data + done, len < room ? len : room);
 			if (!len) {
 				s->tx_room = 0;
-				sim_sock_wait(s, seq, &s->tx_asleep, 0, "room in TCP");
+				again = !wait;
+				if (wait)
+					sim_sock_wait(s, seq, &s->tx_asleep, 0, "room in TCP");
 			}
 			done += len;
 			s->sent += len;
 			break;
 		case VMCOMM_NEXT_HELD:
 		case VMCOMM_NEXT_WAIT:
-			sim_sock_settle(s, next, seq);
+			again = !sim_sock_settle(s, next, seq, wait);
 			break;
 		default:
 			sim_sock_broken(s);
 		}
 	}
+	sim_sock_doubt(s, wait);
 	sim_sock_unlock(s);
 	sim.count.bytes += done;
 }
 
-/* Before a FIN, or before the socket goes: nothing may be left that TCP has to carry. */
-static void sim_sock_flush(struct sim_sock *s)
+/*
+ * Before a FIN, or before the socket goes: nothing may be left that TCP has to carry. Return: false:
+ * something is, and @wait says not to wait.
+ */
+static bool sim_sock_flush(struct sim_sock *s, bool wait)
 {
 	enum vmcomm_next next;
 	u64 seq;
@@ -219,24 +269,28 @@ static void sim_sock_flush(struct sim_sock *s)
 		next = vmcomm_tx_next(&s->conn, s->out->write_seq, VMCOMM_TX_TCP * sim_below(2));
 		if (next == VMCOMM_NEXT_BROKEN)
 			sim_sock_broken(s);
-		else if (next == VMCOMM_NEXT_WAIT || next == VMCOMM_NEXT_HELD)
-			sim_sock_settle(s, next, seq);
-		else
-			return;
+		else if (next != VMCOMM_NEXT_WAIT && next != VMCOMM_NEXT_HELD)
+			return true;
+		else if (!sim_sock_settle(s, next, seq, wait))
+			return false;
 	}
+	return true;
 }
 
-static void sim_sock_shutdown(struct sim_sock *s)
+bool sim_sock_shutdown(struct sim_sock *s, bool wait)
 {
+	bool done;
+
 	sim_sock_lock(s);
-	sim_sock_flush(s);
-	if (!s->reset) {
+	done = sim_sock_flush(s, wait);
+	if (done && !s->reset) {
 		sim_trace("%s socket %u: FIN after %llu bytes", s->vm->name, s->id,
 			  (unsigned long long)s->sent);
 		s->sent_fin = true;
 		sim_tcp_fin(s->out);
 	}
 	sim_sock_unlock(s);
+	return done;
 }
 
 /* Compare what came with what was sent. */
@@ -245,6 +299,8 @@ static void sim_sock_take(struct sim_sock *s, const u8 *data, u32 n, const char 
 	u32 i;
 
 	sim_late_settle();
+	if (s->peer->turns)
+		sim_sock_wake(s->peer);
 	if (sim_garbled(s)) {
 		s->received += n;
 		sim.count.progress++;
@@ -262,10 +318,10 @@ static void sim_sock_take(struct sim_sock *s, const u8 *data, u32 n, const char 
 		sim_fail("%s socket %u: more bytes came than were sent", s->vm->name, s->id);
 }
 
-/* Read once; sleeps if there is nothing. */
-static void sim_sock_recv(struct sim_sock *s, u32 max)
+/* Read once; sleeps if there is nothing, unless @flags says not to. Return: bytes. */
+u32 sim_sock_recv(struct sim_sock *s, u32 max, u32 flags)
 {
-	u32 n = 0, len, copied, rcv_nxt, got = 0;
+	u32 n = 0, len, copied, rcv_nxt, got = 0, all = 0;
 	enum vmcomm_next next;
 	u8 data[8192];
 	const u8 *p;
@@ -278,7 +334,8 @@ static void sim_sock_recv(struct sim_sock *s, u32 max)
 		if (s->vm->enabled)
 			vmcomm_conn_ready(&s->conn);
 	}
-	while (!got && !s->eof && !sim_sock_over(s)) {
+	while (all < max && !s->eof && !sim_sock_over(s)) {
+		got = 0;
 		seq = s->wakes;
 		sim_sock_stale(s);
 		copied = s->in->copied_seq;
@@ -290,7 +347,7 @@ static void sim_sock_recv(struct sim_sock *s, u32 max)
 			if (n > rcv_nxt - copied)
 				sim_fail("the core allows to read more from TCP than there is");
 			if (n) {
-				got = sim_tcp_recv(s->in, data, n < max ? n : max);
+				got = sim_tcp_recv(s->in, data, n < max - all ? n : max - all);
 				if (got)
 					sim_sock_take(s, data, got, "TCP");
 				else
@@ -308,8 +365,8 @@ static void sim_sock_recv(struct sim_sock *s, u32 max)
 				sim_sock_reset(s);
 				break;
 			}
-			if (len > max)
-				len = max;
+			if (len > max - all)
+				len = max - all;
 			if (next == VMCOMM_NEXT_HELD)
 				memcpy(data, p, len);
 			else
@@ -331,7 +388,10 @@ static void sim_sock_recv(struct sim_sock *s, u32 max)
 		default:
 			sim_sock_broken(s);
 		}
-		if (got || s->eof || sim_sock_over(s))
+		all += got;
+		if (got && flags & SIM_RECV_FULL)
+			continue;
+		if (all || s->eof || sim_sock_over(s) || flags & SIM_RECV_NOWAIT)
 			break;
 		outside = sim_chance(2);
 		if (outside) {
@@ -355,7 +415,9 @@ static void sim_sock_recv(struct sim_sock *s, u32 max)
 		sim_fail("%s socket %u: end of file after %llu bytes, %llu were sent", s->vm->name,
 			 s->id, (unsigned long long)s->received,
 			 (unsigned long long)s->peer->sent);
+	sim_sock_rearm(s, !got);
 	sim_sock_unlock(s);
+	return all;
 }
 
 static void sim_sock_close(struct sim_sock *s)
@@ -363,7 +425,7 @@ static void sim_sock_close(struct sim_sock *s)
 	bool unread;
 
 	sim_sock_lock(s);
-	sim_sock_flush(s);
+	sim_sock_flush(s, true);
 	unread = vmcomm_conn_close(&s->conn);
 	unread |= s->in->rcv_nxt - s->in->fin_in != s->in->copied_seq;
 	sim_trace("%s socket %u: closed%s%s, %llu bytes sent, %llu received", s->vm->name, s->id,
@@ -395,34 +457,59 @@ static void sim_sock_thread_ends(struct sim_sock *s)
 		sim_sock_close(s);
 }
 
+/* Is it this end's turn, as its peer's program has read all? */
+bool sim_sock_turn(const struct sim_sock *s)
+{
+	return !s->turns || s->peer->closed || s->peer->received >= s->sent;
+}
+
+/* Programs that do not wait for the end. */
+void sim_sock_early_close(struct sim_sock *s)
+{
+	if (s->sent >= s->stop_at && !s->want_close) {
+		s->want_close = true;
+		sim_sock_ready(s);
+	}
+}
+
 static void sim_sender(void *arg)
 {
 	struct sim_sock *s = arg;
 	u64 left;
 	u32 n;
 
+	if (s->app != SIM_APP_BLOCK)
+		sim_poll_sender(s);
 	while (s->sent < s->total && !sim_sock_over(s)) {
 		n = sim_size(s->piece_max);
 		left = s->total - s->sent;
 		sim_sock_send(s, n < left ? n : (u32)left, sim_chance(s->oob) ? VMCOMM_TX_TCP : 0);
-		if (s->sent >= s->stop_at && !s->want_close) {
-			s->want_close = true;
-			sim_sock_wake(s);
-		}
+		sim_sock_early_close(s);
+		while (!sim_sock_turn(s) && !sim_sock_over(s))
+			sim_sleep(&s->wakes, 0, "its turn");
 		if (s->think && sim_chance(8))
 			sim_pause(sim_size(s->think));
 	}
 	if (!sim_sock_over(s))
-		sim_sock_shutdown(s);
+		sim_sock_shutdown(s, true);
 	sim_sock_thread_ends(s);
+}
+
+static void sim_looper(void *arg)
+{
+	sim_poll_loop(arg);
+	sim_sock_thread_ends(arg);
 }
 
 static void sim_receiver(void *arg)
 {
 	struct sim_sock *s = arg;
 
+	if (s->app != SIM_APP_BLOCK)
+		sim_poll_receiver(s);
 	while (!s->eof && !sim_sock_over(s)) {
-		sim_sock_recv(s, sim_size(s->piece_max));
+		sim_sock_peeks(s, true);
+		sim_sock_recv(s, sim_size(s->piece_max), 0);
 		if (s->think && sim_chance(16))
 			sim_pause(sim_size(s->think));
 	}
@@ -435,7 +522,12 @@ void sim_sock_run(struct sim_sock *s)
 	char name[32];
 
 	s->established = true;
-	s->threads = 2;
+	s->threads = s->app == SIM_APP_LOOP ? 1 : 2;
+	if (s->app == SIM_APP_LOOP) {
+		snprintf(name, sizeof(name), "loop %u", s->id);
+		sim_spawn(vm, &vm->cpu[sim_below(vm->ncpu)], name, sim_looper, s);
+		return;
+	}
 	snprintf(name, sizeof(name), "send %u", s->id);
 	sim_spawn(vm, &vm->cpu[sim_below(vm->ncpu)], name, sim_sender, s);
 	snprintf(name, sizeof(name), "recv %u", s->id);
@@ -542,7 +634,7 @@ int sim_sock_evict(struct sim_sock *s, u32 slot)
 		sim_sock_broken(s);
 	sim.count.evicts++;
 	sim_sock_unlock(s);
-	sim_sock_wake(s);
+	sim_sock_ready(s);
 	return err;
 }
 

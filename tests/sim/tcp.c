@@ -58,7 +58,7 @@ static void sim_tcp_arrive(void *a, u64 b)
 	} else {
 		t->rcv_nxt = seg->end;
 		t->fin_in |= seg->fin;
-		sim_sock_wake(t->to);
+		sim_sock_ready(t->to);
 	}
 	free(seg);
 }
@@ -126,15 +126,22 @@ static void sim_tcp_acked(void *a, u64 b)
 	sim_sock_wake(t->from);
 }
 
-/* Bytes, not the FIN. */
-u32 sim_tcp_recv(struct sim_tcp *t, u8 *data, u32 n)
+/* @off bytes after the next one, without taking them. Bytes, not the FIN. */
+u32 sim_tcp_peek(const struct sim_tcp *t, u32 off, u8 *data, u32 n)
 {
 	u32 avail = t->rcv_nxt - t->fin_in - t->copied_seq, i;
 
+	avail = off < avail ? avail - off : 0;
 	if (n > avail)
 		n = avail;
 	for (i = 0; i < n; i++)
-		data[i] = t->buf[(t->copied_seq + i) & (t->size - 1)];
+		data[i] = t->buf[(t->copied_seq + off + i) & (t->size - 1)];
+	return n;
+}
+
+u32 sim_tcp_recv(struct sim_tcp *t, u8 *data, u32 n)
+{
+	n = sim_tcp_peek(t, 0, data, n);
 	t->copied_seq += n;
 	if (n) {
 		t->flying++;
@@ -151,7 +158,7 @@ static void sim_tcp_rst_arrives(void *a, u64 b)
 	if (!s->closed && !s->reset) {
 		sim_trace("%s socket %u: reset by peer", s->vm->name, s->id);
 		s->reset = true;
-		sim_sock_wake(s);
+		sim_sock_ready(s);
 	}
 }
 

@@ -64,8 +64,14 @@ static void sim_wake_conn(struct vmcomm_conn *conn)
 	sim_no_locks("wake");
 	if (s->vm->in_tick && (s->rx_asleep || s->tx_asleep))
 		sim.count.backstops++;
-	if (!s->rx_asleep && s->vm->work.head - s->vm->work.tail < SIM_QUEUE / 2)
+	if ((!s->rx_asleep || s->conn.tx.unsettled) && s->vm->work.head - s->vm->work.tail < SIM_QUEUE / 2)
 		sim_vm_post(&s->vm->work, SIM_WORK_POLL, 0, 0, s);
+	if (s->app == SIM_APP_EDGE) {
+		s->vm->lockless++;
+		if (vmcomm_rx_unread(conn))
+			sim_sock_tell(s);
+		s->vm->lockless--;
+	}
 	sim_sock_wake(s);
 }
 
@@ -393,8 +399,10 @@ static void sim_worker(void *arg)
 			break;
 		case SIM_WORK_POLL:
 			sim_sock_lock(w.sock);
-			if (!w.sock->closed)
+			if (!w.sock->closed) {
 				vmcomm_conn_poll(&w.sock->conn);
+				sim_sock_doubt(w.sock, false);
+			}
 			sim_sock_unlock(w.sock);
 			break;
 		default:
@@ -602,7 +610,7 @@ static void sim_peer_dead(void *a, u64 b)
 	s->reset = true;
 	if (!s->established)
 		s->closed = true;
-	sim_sock_wake(s);
+	sim_sock_ready(s);
 }
 
 /* It stops for ever; what it had on TCP ends after a while. From the world. */

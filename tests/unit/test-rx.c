@@ -522,6 +522,7 @@ START_TEST(accept_is_mapped_late)
 	ck_assert(e->peer->by_ring == 10 && e->peer->by_tcp == 10);
 	f->vm[0].fail_map = 1;
 	vmcomm_node_event(&f->vm[0].node);
+	e->conn.atomic = true; /* else it makes room by itself */
 	ck_assert_uint_eq(fend_recv(e, 100), 0);
 	vmcomm_rx_plan(&e->conn, fend_copied_seq(e), fend_rcv_nxt(e), &plan);
 	ck_assert_uint_eq(plan.before, 0);
@@ -535,6 +536,58 @@ START_TEST(accept_is_mapped_late)
 }
 END_TEST
 
-UNIT_MAIN("rx", accept_is_mapped_late, readable_of_another, reads_are_capped, old_snapshot_after_exit, accept_is_found_before_tcp,
+/* The same for who closes: those bytes are unread, whether or not it can map the half. */
+START_TEST(close_is_mapped_late)
+{
+	struct fix *f;
+	struct fend *e;
+	u32 atomic;
+
+	for (atomic = 0; atomic < 2; atomic++) {
+		f = fix_new(2, 1u << 24, 16);
+		f->strict_share = true;
+		ck_assert_int_eq(fix_start(f, 0), 0);
+		ck_assert_int_eq(fix_start(f, 1), 0);
+		fix_run(f);
+		e = fend_pair(f, 0, 1);
+		ck_assert_int_eq(fend_offer(e, false), 0);
+		vmcomm_conn_ready(&e->conn);
+		ck_assert_int_eq(fend_accept(e->peer), 0);
+		ck_assert_uint_eq(fend_send(e->peer, 10, 0), 10);
+		ck_assert_uint_eq(e->peer->by_ring, 10);
+		f->vm[0].fail_map = 1;
+		vmcomm_node_event(&f->vm[0].node);
+		e->conn.atomic = atomic;
+		ck_assert(vmcomm_conn_close(&e->conn));
+		fend_free(e);
+		fix_free(f);
+	}
+}
+END_TEST
+
+/* The device goes between the look at head and the end of the copy. */
+START_TEST(lost_while_copied)
+{
+	struct fix *f = fix_up(2);
+	struct fend *e = fend_open(f, 0, 1);
+	struct vmcomm_rx_plan plan;
+	vmcomm_le32 *gen = &e->conn.mine->gen, was = *gen;
+	u32 n;
+
+	ck_assert_uint_eq(fend_send(e->peer, 10, 0), 10);
+	ck_assert_int_eq(vmcomm_rx_next(&e->conn, fend_copied_seq(e), fend_rcv_nxt(e), &n),
+			 VMCOMM_NEXT_RING);
+	ck_assert(vmcomm_rx_intact(&e->conn));
+	*gen = VMCOMM_GEN_LOST;
+	ck_assert(!vmcomm_rx_intact(&e->conn));
+	vmcomm_rx_plan(&e->conn, fend_copied_seq(e), fend_rcv_nxt(e), &plan);
+	ck_assert_uint_eq(plan.outside, 0);
+	*gen = was;
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
+UNIT_MAIN("rx", accept_is_mapped_late, close_is_mapped_late, lost_while_copied, readable_of_another, reads_are_capped, old_snapshot_after_exit, accept_is_found_before_tcp,
 	  plan_finds_accept, plan_of_all, fin_at_x_seq, set_back, windows, arming, armed_behind_tcp,
 	  hostile_words, hostile_ring, restless_head, fin_word)
