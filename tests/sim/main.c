@@ -272,21 +272,24 @@ void sim_one(u64 seed, bool trace, int fd)
 		       (unsigned long long)sim.rng);
 }
 
-static double sim_clock(void)
+static double sim_clock(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(clock, &ts);
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-static void sim_summary(u64 seeds, double seconds)
+/* @start: on the clock on the wall */
+static void sim_summary(u64 seeds, double start)
 {
+	double cpu = sim_clock(CLOCK_PROCESS_CPUTIME_ID);
 	u32 i;
 
-	printf("%llu seeds, %llu steps, %.1f s, %.1f million steps per minute\n",
-	       (unsigned long long)seeds, (unsigned long long)sim.steps, seconds,
-	       (double)sim.steps / 1e6 / (seconds > 0 ? seconds : 1) * 60);
+	printf("%llu seeds, %llu steps, %.1f s, %.1f s of CPU, %.1f million steps per minute of CPU\n",
+	       (unsigned long long)seeds, (unsigned long long)sim.steps,
+	       sim_clock(CLOCK_MONOTONIC) - start, cpu,
+	       (double)sim.steps / 1e6 / (cpu > 0 ? cpu : 1) * 60);
 	printf("  %llu connections (%llu ends attached, %llu of them moved out), %llu ends of file, %llu "
 	       "resets\n",
 	       (unsigned long long)sim.count.conns, (unsigned long long)sim.count.attached,
@@ -319,7 +322,8 @@ static const char usage[] =
 	"usage: vmcomm-sim [--seed N | --seeds N..M | --minutes T] [options]\n"
 	"  --seed N         run one seed (default: a fresh one)\n"
 	"  --seeds N..M     run seeds N to M\n"
-	"  --minutes T      run fresh seeds for T minutes\n"
+	"  --minutes T      run fresh seeds for T minutes; --cpu-minutes T: of this process's CPU\n"
+	"                   time, with a summary every five of them\n"
 	"  --keep-going     go on after a failure, print a list of failed seeds at the end\n"
 	"  --vms N --hosts N --conns N --bytes N   fix what the seed would choose\n"
 	"  --memory x86|weak  memory model\n"
@@ -366,10 +370,10 @@ int main(int argc, char **argv)
 		{"lies", 1, NULL, 'L'},	 {"oom", 1, NULL, 'O'},	    {"schedule", 1, NULL, 'n'},
 		{"late", 1, NULL, 'a'},	 {"drop", 1, NULL, 'd'},	 {"shrink", 0, NULL, 'r'},
 		{"only", 1, NULL, 'o'},	 {"trace", 0, NULL, 't'},   {"list", 0, NULL, 'l'},
-		{"digest", 0, NULL, 'D'}, {"app", 1, NULL, 'A'},
+		{"digest", 0, NULL, 'D'}, {"app", 1, NULL, 'A'}, {"cpu-minutes", 1, NULL, 'C'},
 		{"help", 0, NULL, 'H'},	 {"keep-going", 0, NULL, 'k'}, {NULL, 0, NULL, 0}};
 	u64 first = 0, last = 0, seed, done = 0, failed = 0;
-	double minutes = 0, start = sim_clock();
+	double minutes = 0, cpu_minutes = 0, start = sim_clock(CLOCK_MONOTONIC), cpu, said = 0;
 	bool trace = false, list = false, keep = false, fixed = false,
 	     shrink = false;
 	char *end;
@@ -392,6 +396,9 @@ int main(int argc, char **argv)
 			break;
 		case 'm':
 			minutes = strtod(optarg, NULL);
+			break;
+		case 'C':
+			cpu_minutes = strtod(optarg, NULL);
 			break;
 		case 'v':
 			force.vms = atoi(optarg);
@@ -474,7 +481,15 @@ int main(int argc, char **argv)
 	if (!fixed)
 		printf("first seed 0x%llx\n", (unsigned long long)first);
 	for (seed = first;; seed++) {
-		if (minutes > 0 ? (sim_clock() - start) / 60 >= minutes : seed > last)
+		cpu = sim_clock(CLOCK_PROCESS_CPUTIME_ID) / 60;
+		if (cpu_minutes > 0 && cpu >= said + 5) {
+			printf("so far, up to seed 0x%llx:\n", (unsigned long long)seed - 1);
+			sim_summary(done, start);
+			said = cpu;
+		}
+		if (cpu_minutes > 0 ? cpu >= cpu_minutes :
+		    minutes > 0	    ? (sim_clock(CLOCK_MONOTONIC) - start) / 60 >= minutes :
+				      seed > last)
 			break;
 		if (list) {
 			sim.seed = sim.rng = seed;
@@ -499,7 +514,7 @@ int main(int argc, char **argv)
 		done++;
 	}
 	if (!list && !keep)
-		sim_summary(done, sim_clock() - start);
+		sim_summary(done, start);
 	if (keep)
 		printf("%llu of %llu seeds failed\n", (unsigned long long)failed,
 		       (unsigned long long)done);
