@@ -4,7 +4,7 @@
  *
  * At the end of a clean run it shows that the detectors were on and that the suite hears them.
  */
-#include <linux/delay.h>
+#include <linux/kernel.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/rcupdate.h>
@@ -33,7 +33,8 @@ static noinline void splat_order(void)
 static noinline void splat_atomic(void)
 {
 	spin_lock(&splat_a);
-	msleep(1);
+	/* To sleep really would, on another CPU, be a lock's complaint, too, and end lock checking. */
+	might_sleep();
 	spin_unlock(&splat_a);
 }
 
