@@ -297,7 +297,7 @@ VMCOMM_ABI_ASSERT(__builtin_offsetof(struct vmcomm_abi_ccb, lport) == 192);
 VMCOMM_ABI_ASSERT(sizeof(struct vmcomm_abi_ccb) == 256);
 #define VMCOMM_CCB_SHIFT 8
 
-#define VMCOMM_CCB_F_ADOPTED 1 /* older than the module */
+#define VMCOMM_CCB_F_ADOPTED 1 /* owner made the offer for a connection that is older than it */
 #define VMCOMM_CCB_F_CLIENT  2 /* owner made the offer */
 #define VMCOMM_CCB_F_MET     4 /* owner knows the peer's end from an earlier block */
 

@@ -57,9 +57,12 @@ void vmcomm_conn_bind(struct vmcomm_conn *conn, struct vmcomm_abi_ccb *theirs, u
 	VMCOMM_STORE_RELEASE(conn->theirs, theirs);
 }
 
-/* node->lock held: a CCB with our half filled in, not yet visible to the peer */
+/*
+ * node->lock held: a CCB with our half filled in, not yet visible to the peer. @old: the connection
+ * has been there without one, and a VM may have been saved then: see vmcomm_tx_enter().
+ */
 static int vmcomm_conn_attach(struct vmcomm_pair *pair, struct vmcomm_conn *conn,
-			      const struct vmcomm_conn_names *names)
+			      const struct vmcomm_conn_names *names, bool old)
 {
 	struct vmcomm_node *node = pair->node;
 	struct vmcomm_abi_ccb *m;
@@ -85,6 +88,7 @@ static int vmcomm_conn_attach(struct vmcomm_pair *pair, struct vmcomm_conn *conn
 	vmcomm_store32(&m->seq_local, conn->seq_local);
 	vmcomm_store32(&m->seq_remote, conn->seq_remote);
 	vmcomm_store32(&m->flags, (conn->client ? VMCOMM_CCB_F_CLIENT : 0) |
+				  (conn->client && old ? VMCOMM_CCB_F_ADOPTED : 0) |
 				  (conn->met ? VMCOMM_CCB_F_MET : 0));
 	vmcomm_store32(&m->reason, VMCOMM_REASON_NEW);
 	for (i = 0; i < 16; i++) {
@@ -118,7 +122,7 @@ static int vmcomm_conn_attach(struct vmcomm_pair *pair, struct vmcomm_conn *conn
 	conn->tx.stalls = 0;
 	VMCOMM_WRITE_ONCE(conn->tx.unsettled, false);
 	conn->tx.behind = false;
-	conn->tx.first = conn->met;
+	conn->tx.first = node->has_tcp && (conn->met || old);
 	conn->tx.first_seq_set = false;
 	if (!conn->tx.want_shift)
 		conn->tx.want_shift = node->ring_shift_first;
@@ -184,7 +188,7 @@ int vmcomm_conn_offer(struct vmcomm_node *node, u32 slot, struct vmcomm_conn *co
 		err = vmcomm_conn_refuse(node, conn, VMCOMM_REASON_OFFERS_FULL, -ENOSPC);
 		goto out;
 	}
-	err = vmcomm_conn_attach(pair, conn, names);
+	err = vmcomm_conn_attach(pair, conn, names, announce);
 	if (err)
 		goto out;
 	c = vmcomm_ccb_at(pair, conn->idx);
@@ -262,7 +266,8 @@ int vmcomm_conn_accept(struct vmcomm_node *node, u32 slot, struct vmcomm_conn *c
 		err = vmcomm_conn_refuse(node, conn, VMCOMM_REASON_NO_OFFER, -ENOENT);
 		goto out;
 	}
-	err = vmcomm_conn_attach(pair, conn, names);
+	err = vmcomm_conn_attach(pair, conn, names,
+				 vmcomm_load32(&theirs->flags) & VMCOMM_CCB_F_ADOPTED);
 	if (err)
 		goto out;
 	c = vmcomm_ccb_at(pair, conn->idx);

@@ -11,7 +11,7 @@ const char *const sim_fault_name[SIM_FAULTS] = {
 	[SIM_FAULT_TOUR] = "tour",	   [SIM_FAULT_MEET] = "meet",
 	[SIM_FAULT_DAEMON] = "daemon",	   [SIM_FAULT_CLOCK] = "clock",
 	[SIM_FAULT_HOG] = "hog",	   [SIM_FAULT_REVERT] = "revert",
-	[SIM_FAULT_REMOVE] = "remove",
+	[SIM_FAULT_REMOVE] = "remove",	   [SIM_FAULT_RESTORE] = "restore",
 };
 
 static u32 openers, jobs;
@@ -64,8 +64,8 @@ static void sim_leaver(void *arg)
 	sim_vm_leave(arg);
 }
 
-/* Leave, be away, arrive: a migration, or a device that is unplugged for a while. */
-static void sim_move_once(struct sim_vm *vm)
+/* Leave; then the device is gone. Return: false: something else happened to the VM. */
+static bool sim_move_away(struct sim_vm *vm)
 {
 	struct sim_host *h = &sim.host[vm->host];
 	u32 life = vm->life, slot = vm->slot;
@@ -73,7 +73,7 @@ static void sim_move_once(struct sim_vm *vm)
 	/* Lied to until it gave up: it has nothing to leave with. */
 	if (!vm->node_up) {
 		vm->moving = false;
-		return;
+		return false;
 	}
 	/* The device has to be seen before it can be asked for. */
 	while (h->group.slot[slot].state == VMCOMM_SLOT_JOINING && vm->life == life)
@@ -84,8 +84,17 @@ static void sim_move_once(struct sim_vm *vm)
 		sim_spawn(vm, &vm->cpu[sim_below(vm->ncpu)], "leave", sim_leaver, vm);
 	while (vm->life == life && vm->plugged)
 		sim_pause(sim_between(20, 200));
-	if (vm->life == life) {
+	if (vm->life == life)
 		sim_host_move(h, slot, VMCOMM_SLOT_LEFT);
+	return vm->life == life;
+}
+
+/* Leave, be away, arrive: a migration, or a device that is unplugged for a while. */
+static void sim_move_once(struct sim_vm *vm)
+{
+	u32 life = vm->life;
+
+	if (sim_move_away(vm)) {
 		/* What other people call downtime. */
 		if (sim_chance(2) && vm->life == life) {
 			sim_vm_pause(vm, true);
@@ -283,6 +292,50 @@ static void sim_remover(void *arg)
 	jobs--;
 }
 
+/*
+ * A snapshot, in whose making the device is away; the VM goes on for a while, and then is what it
+ * was, on any host, before it gets a device again.
+ */
+static void sim_restorer(void *arg)
+{
+	struct sim_vm *vm = arg;
+	struct sim_image *image = NULL;
+	u32 life = vm->life, tries;
+	struct sim_host *h;
+
+	if (sim_move_away(vm)) {
+		for (tries = 0; tries < 1000 && !image && vm->life == life; tries++) {
+			image = sim_image_take(vm);
+			if (!image)
+				sim_pause(sim_between(1, 50));
+		}
+		sim_pause(sim_size(sim.p.tick));
+		if (vm->life == life)
+			sim_place(vm, false, true);
+	}
+	while (vm->life == life && !vm->crashed && vm->moving)
+		sim_pause(100);
+	/* Mostly when something has happened since. */
+	for (tries = sim_chance(4) ? 0 : 300; tries && image && vm->life == life; tries--) {
+		if (sim_image_old(image))
+			break;
+		sim_pause(sim.p.tick / 10);
+	}
+	sim_pause(sim_size(sim.p.tick));
+	if (image && vm->life == life && !vm->crashed && vm->node_up) {
+		h = &sim.host[vm->host];
+		sim_image_restore(vm, image);
+		life = vm->life;
+		sim_host_move(h, vm->slot, VMCOMM_SLOT_GONE);
+		sim_pause(sim_size(2 * sim.p.tick));
+		if (vm->life == life)
+			sim_place(vm, false, true);
+	}
+	sim_image_free(image);
+	vm->busy = false;
+	jobs--;
+}
+
 static bool sim_vm_free(const struct sim_vm *vm)
 {
 	return !vm->busy && !vm->crashed && !vm->moving && !vm->paused && vm->node_up;
@@ -393,6 +446,11 @@ static void sim_fault(u32 fault, u32 nr)
 		vm->busy = true;
 		sim_job(vm, "revert", sim_reverter);
 		break;
+	case SIM_FAULT_RESTORE:
+		vm->busy = true;
+		vm->moving = true;
+		sim_job(vm, "restore", sim_restorer);
+		break;
 	case SIM_FAULT_REMOVE:
 		vm->busy = true;
 		vm->moving = true;
@@ -416,6 +474,9 @@ static struct sim_sock *sim_sock_new(struct sim_vm *vm, bool client)
 	s->stop_at = sim_chance(6) ? sim_below((u32)s->total + 1) : SIM_NEVER;
 	s->piece_max = 1u << sim_between(0, 13);
 	s->think = sim_chance(2) ? sim_size(5000) : 0;
+	/* Some last for longer than VMs stay where they are. */
+	if (sim_chance(6))
+		s->think = sim_between(1000, 4 * sim.p.tick);
 	s->oob = sim_chance(4) ? sim_between(2, 40) : 0;
 	s->app = sim_chance(2) ? SIM_APP_BLOCK : sim_below(SIM_APPS);
 	if (force.app >= 0)
@@ -543,6 +604,17 @@ static void sim_all_up(void)
 		}
 }
 
+/* Connections that were closed, and are open again, belong to nobody who waits for their end. */
+static bool sim_set_back_left(void)
+{
+	u32 i;
+
+	for (i = 0; sim.restores && i < sim.socks; i++)
+		if (sim.sock[i]->set_back && !sim.sock[i]->closed)
+			return true;
+	return false;
+}
+
 static bool sim_open_left(void)
 {
 	u32 i;
@@ -621,10 +693,10 @@ void sim_world(void *arg)
 		sim.lying = true;
 		sim_spawn(NULL, NULL, "liar", sim_liar, NULL);
 	}
-	while (openers || !sim.faults_over) {
+	while (openers || !sim.faults_over || sim_set_back_left()) {
 		sim_pause(500);
-		if (sim.spoiled && sim.faults_over &&
-		    (sim.over || !sim_open_left() || sim.now - since > sim_ticks(20)))
+		if ((sim.spoiled || sim.restores) && sim.faults_over &&
+		    (sim.over || (!sim.restores && !sim_open_left()) || sim.now - since > sim_ticks(20)))
 			sim_give_up();
 		if (sim.now > 4000000000ULL)
 			sim_fail("there is no end");

@@ -143,7 +143,7 @@ static void sim_check_node(struct sim_vm *vm)
 	if (node->stat[VMCOMM_STAT_CONN_OPEN])
 		sim_fail("%s at rest: statistics say %lld connections", vm->name,
 			 (long long)node->stat[VMCOMM_STAT_CONN_OPEN]);
-	if (node->stat[VMCOMM_STAT_PEER_ERRORS] && !sim.reverts && !sim.removes)
+	if (node->stat[VMCOMM_STAT_PEER_ERRORS] && !sim.reverts && !sim.removes && !sim.restores)
 		sim_fail("%s at rest: %llu errors of peers", vm->name,
 			 (unsigned long long)node->stat[VMCOMM_STAT_PEER_ERRORS]);
 	/* heap.chunk, the pairs, and a table for each chunk of CCBs */

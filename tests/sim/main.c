@@ -223,6 +223,7 @@ void sim_one(u64 seed, bool trace, int fd)
 	sim.over = false;
 	sim.reverts = 0;
 	sim.removes = 0;
+	sim.restores = 0;
 	sim.cur = NULL;
 	sim_sched_reset();
 	sim_profile_make();
@@ -309,6 +310,9 @@ static void sim_summary(u64 seeds, double start)
 	       (unsigned long long)sim.count.reclaims, (unsigned long long)sim.count.moves,
 	       (unsigned long long)sim.count.unanswered, (unsigned long long)sim.count.meets,
 	       (unsigned long long)sim.count.reverts, (unsigned long long)sim.count.lies);
+	printf("  %llu restores, %llu connections set back, %llu ends found out in shared memory\n",
+	       (unsigned long long)sim.count.restores, (unsigned long long)sim.count.set_backs,
+	       (unsigned long long)sim.count.found);
 	printf("  %llu polls slept, %llu said ready for nothing, %llu peeks\n",
 	       (unsigned long long)sim.count.polls, (unsigned long long)sim.count.spurious,
 	       (unsigned long long)sim.count.peeks);

@@ -694,10 +694,24 @@ struct sim_block {
 #define MAGIC 0x5eedb10c5eedb10cULL
 static struct sim_block blocks = {.next = &blocks, .prev = &blocks};
 
+void *sim_alloc_for(struct sim_vm *vm, size_t n)
+{
+	struct sim_block *b = calloc(1, sizeof(*b) + n);
+
+	if (!b)
+		abort();
+	b->n = n;
+	b->magic = MAGIC;
+	b->vm = vm;
+	b->next = blocks.next;
+	b->prev = &blocks;
+	b->next->prev = b;
+	blocks.next = b;
+	return b + 1;
+}
+
 void *sim_alloc(size_t n, bool may_sleep)
 {
-	struct sim_block *b;
-
 	if (sim.cur && may_sleep) {
 		if (sim.cur->locks || sim.cur->softirq)
 			sim_fail("thread %s may sleep for memory with a lock held or in softirq",
@@ -706,17 +720,7 @@ void *sim_alloc(size_t n, bool may_sleep)
 	}
 	if (sim.cur && sim.p.oom && !sim.faults_over && sim_chance(sim.p.oom))
 		return NULL;
-	b = calloc(1, sizeof(*b) + n);
-	if (!b)
-		abort();
-	b->n = n;
-	b->magic = MAGIC;
-	b->vm = sim.cur ? sim.cur->vm : NULL;
-	b->next = blocks.next;
-	b->prev = &blocks;
-	b->next->prev = b;
-	blocks.next = b;
-	return b + 1;
+	return sim_alloc_for(sim.cur ? sim.cur->vm : NULL, n);
 }
 
 static void sim_block_free(struct sim_block *b)

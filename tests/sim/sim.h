@@ -126,6 +126,7 @@ void sim_drain_all(void);
 void sim_cpu_doorbell(struct sim_cpu *cpu, u32 host, u32 slot, u32 vector);
 void sim_memory_reset(void);
 u64 sim_allocated(struct sim_vm *vm);
+void *sim_alloc_for(struct sim_vm *vm, size_t n);
 void sim_alloc_forget(struct sim_vm *vm);
 /* What is in memory now: for checks, no step. */
 u64 sim_peek(const void *p, u32 size);
@@ -151,6 +152,7 @@ struct sim_tcp {
 	u32 flying; /* segments and acknowledgements on their way */
 	u64 last_arrival;
 	struct sim_segment *first, *last; /* on their way */
+	u32 ts_recent; /* receiver: the newest time stamp */
 };
 
 u32 sim_tcp_room(struct sim_tcp *t);
@@ -179,6 +181,8 @@ struct sim_sock {
 	bool vm_died; /* perhaps after it was closed */
 	bool lost; /* it was in shared memory when its VM lost the device */
 	bool reverted; /* one of the two VMs was set back to an earlier state */
+	bool set_back; /* the same, and it goes on from what it was then (image.c) */
+	u32 ts_frozen; /* its clock is what it was then; 0: it was not set back */
 	bool refused; /* it told its peer that bytes were lost */
 	bool want_close;
 	bool ready;
@@ -226,6 +230,7 @@ u32 sim_sock_recv(struct sim_sock *s, u32 max, u32 flags);
 bool sim_sock_shutdown(struct sim_sock *s, bool wait);
 void sim_sock_early_close(struct sim_sock *s);
 bool sim_sock_turn(const struct sim_sock *s);
+void sim_sock_reverted(struct sim_sock *s);
 void sim_sock_doubt(struct sim_sock *s, bool wait);
 void sim_sock_reset(struct sim_sock *s);
 void sim_sock_reoffer(struct sim_sock *s);
@@ -322,6 +327,9 @@ void sim_vm_start(struct sim_vm *vm, bool boot);
 void sim_vm_join(struct sim_vm *vm);
 void sim_handshake(struct sim_sock *from, u32 kind, struct sim_cpu *cpu);
 void sim_vm_crash(struct sim_vm *vm);
+void sim_vm_end(struct sim_vm *vm);
+void sim_vm_boot(struct sim_vm *vm);
+void sim_sock_dies(struct sim_sock *s);
 void sim_vm_irq(struct sim_vm *vm, u32 vector);
 void sim_vm_leave(struct sim_vm *vm);
 void sim_vm_post(struct sim_queue *q, u32 kind, u32 a, u32 b, struct sim_sock *s);
@@ -356,6 +364,14 @@ void sim_host_tick(void *host);
 void sim_host_deliver(u32 host, u32 slot, u32 vector);
 struct sim_host *sim_host_of(const void *p);
 void sim_host_restart(struct sim_host *h);
+
+/* --- image.c --- */
+
+struct sim_image;
+struct sim_image *sim_image_take(struct sim_vm *vm);
+void sim_image_restore(struct sim_vm *vm, struct sim_image *image);
+bool sim_image_old(const struct sim_image *image);
+void sim_image_free(struct sim_image *image);
 
 /* --- liar.c --- */
 
@@ -421,6 +437,7 @@ enum sim_fault {
 	SIM_FAULT_CLOCK,
 	SIM_FAULT_HOG, /* shared memory is used up */
 	SIM_FAULT_REVERT, /* a snapshot */
+	SIM_FAULT_RESTORE, /* a snapshot that goes on */
 	SIM_FAULT_REMOVE, /* the device goes without a word */
 	SIM_FAULTS
 };
@@ -450,13 +467,14 @@ struct sim {
 	bool over;    /* connections of the group that was lied to end now */
 	u32 reverts;  /* of this seed */
 	u32 removes;
+	u32 restores;
 	struct {
 		u32 delay, fault, vm;
 	} plan[SIM_PLAN_MAX];
 	struct {
 		u64 progress, doorbells, bells_lost, bytes, ring_bytes, held, pended, switches, faults[SIM_FAULTS],
 			conns, eofs, resets, backstops, attached, moves, evicts, early, late, unanswered, reclaims, lies, meets, reverts, late_maps,
-			polls, spurious, peeks;
+			polls, spurious, peeks, restores, set_backs, found;
 	} count;
 };
 
@@ -478,10 +496,10 @@ static inline bool sim_garbled(const struct sim_sock *s)
 	return s->reverted || (sim.spoiled && (s->vm->group || s->peer->vm->group));
 }
 
-/* The same, or may it end at any moment, as its VM lost the device? */
+/* The same, or may it end at any moment, as its VM lost the device or was set back? */
 static inline bool sim_spoiled(const struct sim_sock *s)
 {
-	return s->lost || sim_garbled(s);
+	return s->lost || s->set_back || sim_garbled(s);
 }
 
 /* One step: called at each access. */

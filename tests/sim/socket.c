@@ -68,6 +68,7 @@ void sim_sock_reset(struct sim_sock *s)
 void sim_sock_broken(struct sim_sock *s)
 {
 	s->broken = true;
+	sim.count.found += s->conn.reason == VMCOMM_REASON_REVERTED;
 	/* Where nobody lies only the memory of a VM that died may look wrong. */
 	if (!s->peer->vm->crashed && !s->peer->closed && !s->peer->lost && !sim_spoiled(s))
 		sim_fail("%s: the core calls connection %u broken", s->vm->name, s->id);
@@ -123,6 +124,13 @@ static bool sim_sock_settle(struct sim_sock *s, enum vmcomm_next next, u64 seq, 
 	else if (wait)
 		sim_sock_wait(s, seq, &s->tx_asleep, 0, "room in TCP for pending bytes");
 	return n || wait;
+}
+
+/* The two ends met and do not agree: nobody may be reading or writing, so end it. Socket lock held. */
+void sim_sock_reverted(struct sim_sock *s)
+{
+	if (s->conn.broken && s->conn.reason == VMCOMM_REASON_REVERTED && !sim_sock_over(s))
+		sim_sock_broken(s);
 }
 
 /*
@@ -314,7 +322,7 @@ static void sim_sock_take(struct sim_sock *s, const u8 *data, u32 n, const char 
 				 (unsigned long long)s->peer->sent);
 	s->received += n;
 	sim.count.progress++;
-	if (s->received > s->peer->sent)
+	if (s->received > s->peer->sent && !s->set_back)
 		sim_fail("%s socket %u: more bytes came than were sent", s->vm->name, s->id);
 }
 
@@ -411,7 +419,7 @@ u32 sim_sock_recv(struct sim_sock *s, u32 max, u32 flags)
 			sim_sock_wait(s, seq, &s->rx_asleep, 0, "bytes");
 		}
 	}
-	if (s->eof && s->received != s->peer->sent && !sim_garbled(s))
+	if (s->eof && s->received != s->peer->sent && !sim_garbled(s) && !s->set_back)
 		sim_fail("%s socket %u: end of file after %llu bytes, %llu were sent", s->vm->name,
 			 s->id, (unsigned long long)s->received,
 			 (unsigned long long)s->peer->sent);
@@ -590,6 +598,7 @@ static void sim_sock_attach(struct sim_sock *s)
 				err = vmcomm_conn_accept(&vm->node, (u32)slot, &s->conn, &names);
 			if (!err)
 				sim_sock_attached(s);
+			sim_sock_reverted(s);
 			sim_trace("%s socket %u: late %s %d", vm->name, s->id,
 				  s->client ? "offer" : "accept", err);
 		}

@@ -9,10 +9,13 @@
 
 struct sim_segment {
 	struct sim_segment *next;
-	u32 end;
+	u32 seq;
+	u32 n;
+	u32 ts; /* time stamp: the sender's clock */
 	bool fin;
 	struct sim_cpu *cpu;
 	u64 mark;
+	u8 data[];
 };
 
 void sim_tcp_init(struct sim_tcp *t, struct sim_sock *from, struct sim_sock *to, u32 isn)
@@ -36,6 +39,31 @@ static u64 sim_tcp_delay(void)
 	return sim_chance(16) ? d * 10 : d;
 }
 
+/* The clock of a VM that was set back; it never catches up. */
+static u32 sim_tcp_clock(const struct sim_sock *s)
+{
+	return s->ts_frozen ? s->ts_frozen : (u32)sim.now;
+}
+
+/*
+ * Only a VM that was set back sends what was there before, or something after a hole. Its segments are
+ * too old if the peer has had newer ones (PAWS).
+ */
+static bool sim_tcp_take(struct sim_tcp *t, const struct sim_segment *seg)
+{
+	u32 skip = t->rcv_nxt - seg->seq, i;
+
+	if (seg->ts < t->ts_recent || (s32)skip < 0 || skip > seg->n || t->fin_in ||
+	    t->rcv_nxt - t->copied_seq + seg->n - skip > t->size)
+		return false;
+	t->ts_recent = seg->ts;
+	for (i = skip; i < seg->n; i++)
+		t->buf[(seg->seq + i) & (t->size - 1)] = seg->data[i];
+	t->rcv_nxt += seg->n - skip + seg->fin;
+	t->fin_in = seg->fin;
+	return true;
+}
+
 static void sim_tcp_arrive(void *a, u64 b)
 {
 	struct sim_tcp *t = a;
@@ -55,17 +83,18 @@ static void sim_tcp_arrive(void *a, u64 b)
 			t->to->refused = true;
 			sim_tcp_reset(t->to);
 		}
-	} else {
-		t->rcv_nxt = seg->end;
-		t->fin_in |= seg->fin;
+	} else if (sim_tcp_take(t, seg)) {
 		sim_sock_ready(t->to);
+	} else if (!t->to->set_back) {
+		sim_fail("%s socket %u: a segment comes twice, or too early", t->to->vm->name, t->to->id);
 	}
 	free(seg);
 }
 
-static void sim_tcp_segment(struct sim_tcp *t, bool fin)
+/* @n bytes that end at write_seq. */
+static void sim_tcp_segment(struct sim_tcp *t, const u8 *data, u32 n, bool fin)
 {
-	struct sim_segment *seg = malloc(sizeof(*seg));
+	struct sim_segment *seg = malloc(sizeof(*seg) + n);
 	u64 when = sim.now + sim_tcp_delay();
 
 	if (!seg)
@@ -77,7 +106,11 @@ static void sim_tcp_segment(struct sim_tcp *t, bool fin)
 		t->first = seg;
 	t->last = seg;
 	seg->fin = fin;
-	seg->end = t->write_seq + fin;
+	seg->seq = t->write_seq - n;
+	seg->n = n;
+	seg->ts = sim_tcp_clock(t->from);
+	if (n)
+		memcpy(seg->data, data, n);
 	seg->cpu = sim.cur->cpu;
 	seg->mark = seg->cpu->nr;
 	if (when < t->last_arrival)
@@ -94,17 +127,15 @@ u32 sim_tcp_room(struct sim_tcp *t)
 
 u32 sim_tcp_send(struct sim_tcp *t, const u8 *data, u32 n)
 {
-	u32 room = sim_tcp_room(t), i;
+	u32 room = sim_tcp_room(t);
 
 	if (t->fin_sent)
 		sim_fail("bytes are given to TCP after a FIN");
 	if (n > room)
 		n = room;
-	for (i = 0; i < n; i++)
-		t->buf[(t->write_seq + i) & (t->size - 1)] = data[i];
 	t->write_seq += n;
 	if (n)
-		sim_tcp_segment(t, false);
+		sim_tcp_segment(t, data, n, false);
 	return n;
 }
 
@@ -113,15 +144,19 @@ void sim_tcp_fin(struct sim_tcp *t)
 	if (t->fin_sent)
 		return;
 	t->fin_sent = true;
-	sim_tcp_segment(t, true);
+	sim_tcp_segment(t, NULL, 0, true);
 }
 
 static void sim_tcp_acked(void *a, u64 b)
 {
 	struct sim_tcp *t = a;
 
+	u32 frozen = (u32)(b >> 32);
+
 	t->flying--;
-	if ((s32)((u32)b - t->una) > 0)
+	/* It may be too old, or about what a VM that was set back has not sent yet. */
+	if ((!frozen || frozen >= t->from->in->ts_recent) && (s32)((u32)b - t->una) > 0 &&
+	    (s32)((u32)b - t->write_seq) <= 0)
 		t->una = (u32)b;
 	sim_sock_wake(t->from);
 }
@@ -145,7 +180,7 @@ u32 sim_tcp_recv(struct sim_tcp *t, u8 *data, u32 n)
 	t->copied_seq += n;
 	if (n) {
 		t->flying++;
-		sim_at(sim_tcp_delay(), sim_tcp_acked, t, t->copied_seq);
+		sim_at(sim_tcp_delay(), sim_tcp_acked, t, (u64)t->to->ts_frozen << 32 | t->copied_seq);
 	}
 	return n;
 }

@@ -64,7 +64,7 @@ static void sim_wake_conn(struct vmcomm_conn *conn)
 	sim_no_locks("wake");
 	if (s->vm->in_tick && (s->rx_asleep || s->tx_asleep))
 		sim.count.backstops++;
-	if ((!s->rx_asleep || s->conn.tx.unsettled) && s->vm->work.head - s->vm->work.tail < SIM_QUEUE / 2)
+	if ((!s->rx_asleep || s->conn.tx.unsettled || conn->broken) && s->vm->work.head - s->vm->work.tail < SIM_QUEUE / 2)
 		sim_vm_post(&s->vm->work, SIM_WORK_POLL, 0, 0, s);
 	if (s->app == SIM_APP_EDGE) {
 		s->vm->lockless++;
@@ -402,6 +402,7 @@ static void sim_worker(void *arg)
 			if (!w.sock->closed) {
 				vmcomm_conn_poll(&w.sock->conn);
 				sim_sock_doubt(w.sock, false);
+				sim_sock_reverted(w.sock);
 			}
 			sim_sock_unlock(w.sock);
 			break;
@@ -569,33 +570,40 @@ static void sim_vm_booting(void *arg)
 	sim_vm_join(arg);
 }
 
+/* Its kernel. */
+void sim_vm_boot(struct sim_vm *vm)
+{
+	vm->life++;
+	vm->crashed = false;
+	vm->node_up = false;
+	vm->paused = false;
+	vm->leaving = false;
+	vm->in_tick = false;
+	vm->irq = false;
+	vm->irq_host = false;
+	vm->irq_busy = 0;
+	vm->irqs = 0;
+	vm->deaf = false;
+	vm->refs = 0;
+	vm->lockless = 0;
+	vm->mapping = 0;
+	vm->spare = 0;
+	vm->enabled = true;
+	memset(&vm->net, 0, sizeof(vm->net));
+	memset(&vm->work, 0, sizeof(vm->work));
+	sim_spawn(vm, &vm->cpu[0], "irq 0", sim_irq, vm);
+	sim_spawn(vm, &vm->cpu[vm->ncpu - 1], "irq 1", sim_irq, vm);
+	sim_spawn(vm, &vm->cpu[0], "net", sim_net, vm);
+	sim_spawn(vm, &vm->cpu[vm->ncpu - 1], "tick", sim_tick, vm);
+	sim_spawn(vm, &vm->cpu[vm->ncpu / 2], "worker", sim_worker, vm);
+}
+
 /* Its device is there; @boot: nothing else runs in it yet. */
 void sim_vm_start(struct sim_vm *vm, bool boot)
 {
 	vm->plugged = true;
-	if (boot) {
-		vm->life++;
-		vm->crashed = false;
-		vm->node_up = false;
-		vm->paused = false;
-		vm->leaving = false;
-		vm->in_tick = false;
-		vm->irq = false;
-		vm->irq_host = false;
-		vm->irq_busy = 0;
-		vm->refs = 0;
-		vm->lockless = 0;
-		vm->mapping = 0;
-		vm->spare = 0;
-		vm->enabled = true;
-		memset(&vm->net, 0, sizeof(vm->net));
-		memset(&vm->work, 0, sizeof(vm->work));
-		sim_spawn(vm, &vm->cpu[0], "irq 0", sim_irq, vm);
-		sim_spawn(vm, &vm->cpu[vm->ncpu - 1], "irq 1", sim_irq, vm);
-		sim_spawn(vm, &vm->cpu[0], "net", sim_net, vm);
-		sim_spawn(vm, &vm->cpu[vm->ncpu - 1], "tick", sim_tick, vm);
-		sim_spawn(vm, &vm->cpu[vm->ncpu / 2], "worker", sim_worker, vm);
-	}
+	if (boot)
+		sim_vm_boot(vm);
 	vm->moving = true;
 	sim_spawn(vm, &vm->cpu[vm->ncpu / 2], "join", sim_vm_booting, vm);
 }
@@ -613,12 +621,25 @@ static void sim_peer_dead(void *a, u64 b)
 	sim_sock_ready(s);
 }
 
-/* It stops for ever; what it had on TCP ends after a while. From the world. */
-void sim_vm_crash(struct sim_vm *vm)
+/* The socket is no more, without a word; its peer finds out after a while. */
+void sim_sock_dies(struct sim_sock *s)
+{
+	s->vm_died = true;
+	/* Closed, but with bytes of the peer on their way: these have no answer any more. */
+	if (s->closed && s->peer->closed)
+		return;
+	s->closed = true;
+	s->crashed = true;
+	s->conn.pair = NULL;
+	s->owner = NULL;
+	sim_at(sim_between(100, 3 * sim.p.tick), sim_peer_dead, s->peer, 0);
+}
+
+/* Its threads and its memory are no more. */
+void sim_vm_end(struct sim_vm *vm)
 {
 	u32 i;
 
-	sim_trace("%s: crashes", vm->name);
 	vm->crashed = true;
 	vm->lost = false;
 	vm->node_up = false;
@@ -627,19 +648,17 @@ void sim_vm_crash(struct sim_vm *vm)
 	sim_kill_vm_threads(vm);
 	for (i = 0; i < vm->ncpu; i++)
 		sim_cpu_drain(&vm->cpu[i], SIM_NEVER);
-	for (i = 0; i < sim.socks; i++) {
-		struct sim_sock *s = sim.sock[i];
-
-		if (s->vm == vm)
-			s->vm_died = true;
-		/* Closed, but with bytes of the peer on their way: these have no answer any more. */
-		if (s->vm != vm || (s->closed && s->peer->closed))
-			continue;
-		s->closed = true;
-		s->crashed = true;
-		s->conn.pair = NULL;
-		s->owner = NULL;
-		sim_at(sim_between(100, 3 * sim.p.tick), sim_peer_dead, s->peer, 0);
-	}
 	sim_alloc_forget(vm);
+}
+
+/* It stops for ever; what it had on TCP ends after a while. From the world. */
+void sim_vm_crash(struct sim_vm *vm)
+{
+	u32 i;
+
+	sim_trace("%s: crashes", vm->name);
+	sim_vm_end(vm);
+	for (i = 0; i < sim.socks; i++)
+		if (sim.sock[i]->vm == vm)
+			sim_sock_dies(sim.sock[i]);
 }

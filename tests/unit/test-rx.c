@@ -565,6 +565,35 @@ START_TEST(close_is_mapped_late)
 }
 END_TEST
 
+/*
+ * A VM may have been saved while a connection was on TCP alone. Set back to that, it sees a hole where
+ * bytes went through rings: some go over TCP before them.
+ */
+START_TEST(old_connection_begins_on_tcp)
+{
+	struct fix *f = fix_up(2);
+	struct fend *e = fend_pair(f, 0, 1);
+
+	ck_assert_int_eq(fend_offer(e, true), 0);
+	fix_run(f);
+	fend_accept(e->peer);
+	ck_assert(vmcomm_conn_attached(&e->conn) && vmcomm_conn_attached(&e->peer->conn));
+	vmcomm_conn_ready(&e->conn);
+	vmcomm_conn_ready(&e->peer->conn);
+	ck_assert_uint_eq(fend_send(e, 10, 0), 10);
+	ck_assert_uint_eq(fend_send(e->peer, 10, 0), 10);
+	ck_assert(e->by_tcp && e->peer->by_tcp);
+	ck_assert_uint_eq(fend_send(e, 10, 0), 10);
+	ck_assert_uint_eq(fend_send(e->peer, 10, 0), 10);
+	ck_assert(fend_in_ring(e) && fend_in_ring(e->peer));
+	fend_recv_all(e);
+	fend_recv_all(e->peer);
+	ck_assert(fend_same(e) && fend_same(e->peer));
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
 /* The device goes between the look at head and the end of the copy. */
 START_TEST(lost_while_copied)
 {
@@ -588,6 +617,6 @@ START_TEST(lost_while_copied)
 }
 END_TEST
 
-UNIT_MAIN("rx", accept_is_mapped_late, close_is_mapped_late, lost_while_copied, readable_of_another, reads_are_capped, old_snapshot_after_exit, accept_is_found_before_tcp,
+UNIT_MAIN("rx", accept_is_mapped_late, close_is_mapped_late, lost_while_copied, old_connection_begins_on_tcp, readable_of_another, reads_are_capped, old_snapshot_after_exit, accept_is_found_before_tcp,
 	  plan_finds_accept, plan_of_all, fin_at_x_seq, set_back, windows, arming, armed_behind_tcp,
 	  hostile_words, hostile_ring, restless_head, fin_word)
