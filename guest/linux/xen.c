@@ -24,6 +24,7 @@
 #include "xen.h"
 
 #define VMCOMM_XEN_SPARE    8	 /* mappings kept ready for chunks of peers */
+#define VMCOMM_XEN_OWN_SPARE 2	 /* chunks of ours kept ready for when no memory can be had at once */
 #define VMCOMM_XEN_MAPS_MAX 1024 /* 64 MiB of chunks of 64 KiB */
 #define VMCOMM_XEN_HEAP_MAX (32u << 20)
 #define VMCOMM_XEN_TABLE_PAGES_MAX 8
@@ -77,8 +78,10 @@ struct vmcomm_xen {
 	struct vmcomm_layout own; /* as lay, with as many chunks as we have memory for */
 	u32 chunk_pages;
 	u32 tables;
-	void *mem; /* slot page, plain table, pair pages, chunks */
-	void *heap;
+	void *mem; /* slot page, plain table, pair pages */
+	void **own_mem; /* of each chunk of ours; NULL: not used yet */
+	void *own_spare[VMCOMM_XEN_OWN_SPARE];
+	u32 own_spares;
 	u32 *slot_ref; /* granted to dom0 */
 	struct vmcomm_xview view;
 	u32 host_port;
@@ -111,7 +114,8 @@ static void vmcomm_xen_kick(struct vmcomm_xen *xv, unsigned long delay)
 /* Any context. Return: 0 or -EMFILE. */
 int vmcomm_xen_grant(u16 domid, const void *page, u32 *ref)
 {
-	int r = gnttab_grant_foreign_access(domid, xen_page_to_gfn(vmalloc_to_page(page)), 1);
+	struct page *p = is_vmalloc_addr(page) ? vmalloc_to_page(page) : virt_to_page(page);
+	int r = gnttab_grant_foreign_access(domid, xen_page_to_gfn(p), 1);
 
 	if (r < 0)
 		return -EMFILE;
@@ -162,7 +166,7 @@ static int vmcomm_xen_share(struct vmcomm_node *node, u32 slot, u32 chunk, u32 c
 	u32 i, *ref = xv->ref + chunk * xv->chunk_pages;
 	int err = 0;
 
-	if (count != 1)
+	if (count != 1 || !xv->own_mem[chunk])
 		return -EINVAL;
 	spin_lock_bh(&xv->lock);
 	if (!p->shared) {
@@ -179,8 +183,7 @@ static int vmcomm_xen_share(struct vmcomm_node *node, u32 slot, u32 chunk, u32 c
 	xv->ref_domid[chunk] = p->domid;
 	for (i = 0; i < xv->chunk_pages && !err; i++) {
 		if (!ref[i])
-			err = vmcomm_xen_grant(p->domid, (u8 *)xv->heap +
-					       ((u64)chunk << xv->lay.chunk_shift) + i * VMCOMM_PAGE,
+			err = vmcomm_xen_grant(p->domid, (u8 *)xv->own_mem[chunk] + i * VMCOMM_PAGE,
 					       &ref[i]);
 		if (!err)
 			vmcomm_store32(vmcomm_xen_word(xv, slot, chunk) + i, ref[i]);
@@ -204,6 +207,67 @@ static void vmcomm_xen_unshare(struct vmcomm_node *node, u32 slot, u32 chunk, u3
 	if (count == 1 && xv->ref_used[chunk])
 		xv->ref_used[chunk] = 1;
 	spin_unlock_bh(&xv->lock);
+}
+
+/* --- memory of our own chunks -------------------------------------------------------------------- */
+
+/*
+ * A chunk gets its memory when it is used for the first time, and keeps it until we leave: zeroed, as
+ * whole pages go to peers. xv->lock held. NULL: none now, some will be made ready.
+ */
+static void *vmcomm_xen_own(struct vmcomm_xen *xv, u32 chunk)
+{
+	void **mem = &xv->own_mem[chunk];
+
+	if (*mem)
+		return *mem;
+	*mem = alloc_pages_exact(1u << xv->lay.chunk_shift, GFP_NOWAIT | __GFP_NOWARN | __GFP_ZERO);
+	if (*mem)
+		return *mem;
+	if (xv->own_spares)
+		*mem = xv->own_spare[--xv->own_spares];
+	vmcomm_xen_kick(xv, 0);
+	return *mem;
+}
+
+static void vmcomm_xen_own_free(struct vmcomm_xen *xv, void *mem)
+{
+	if (is_vmalloc_addr(mem))
+		vfree(mem);
+	else if (mem)
+		free_pages_exact(mem, 1u << xv->lay.chunk_shift);
+}
+
+/* May sleep. */
+static void vmcomm_xen_own_room(struct vmcomm_xen *xv)
+{
+	void *mem;
+
+	while (READ_ONCE(xv->own_spares) < VMCOMM_XEN_OWN_SPARE) {
+		mem = vzalloc(1u << xv->lay.chunk_shift);
+		if (!mem)
+			return;
+		spin_lock_bh(&xv->lock);
+		if (xv->own_spares < VMCOMM_XEN_OWN_SPARE) {
+			xv->own_spare[xv->own_spares++] = mem;
+			mem = NULL;
+		}
+		spin_unlock_bh(&xv->lock);
+		vfree(mem);
+	}
+}
+
+/* Nobody uses it any more, and nothing of it is granted. May sleep. */
+static void vmcomm_xen_own_deinit(struct vmcomm_xen *xv)
+{
+	u32 i;
+
+	for (i = 0; xv->own_mem && i < xv->own.chunks; i++)
+		vmcomm_xen_own_free(xv, xv->own_mem[i]);
+	kvfree(xv->own_mem);
+	xv->own_mem = NULL;
+	while (xv->own_spares)
+		vfree(xv->own_spare[--xv->own_spares]);
 }
 
 /* --- mapping ------------------------------------------------------------------------------------- */
@@ -234,6 +298,7 @@ static int vmcomm_xen_room(struct vmcomm_xen *xv)
 	struct vmcomm_xen_chunk *c;
 	bool enough;
 
+	vmcomm_xen_own_room(xv);
 	for (;;) {
 		spin_lock_bh(&xv->lock);
 		enough = xv->spares >= VMCOMM_XEN_SPARE;
@@ -311,8 +376,10 @@ static int vmcomm_xen_map(struct vmcomm_node *node, u32 owner, u32 peer, u32 chu
 	if (owner == xv->slot) {
 		if (chunk >= xv->own.chunks)
 			return -EPROTO;
-		*mem = (u8 *)xv->heap + ((u64)chunk << xv->lay.chunk_shift);
-		return 0;
+		spin_lock_bh(&xv->lock);
+		*mem = vmcomm_xen_own(xv, chunk);
+		spin_unlock_bh(&xv->lock);
+		return *mem ? 0 : -EAGAIN;
 	}
 	spin_lock_bh(&xv->lock);
 	if (xv->peer[owner].cookie && chunk < xv->lay.chunks)
@@ -402,9 +469,8 @@ static void vmcomm_xen_show(struct vmcomm_xen *xv)
 		vmcomm_xview_pair(&xv->view, slot, pair);
 		for (i = 0; pair && i < VMCOMM_CCB_CHUNKS_MAX; i++) {
 			chunk = vmcomm_load32(&pair->ccb_chunk[i]);
-			if (chunk && chunk <= xv->own.chunks)
-				vmcomm_xview_chunk(&xv->view, chunk - 1, (u8 *)xv->heap +
-						   ((u64)(chunk - 1) << xv->lay.chunk_shift));
+			if (chunk && chunk <= xv->own.chunks && xv->own_mem[chunk - 1])
+				vmcomm_xview_chunk(&xv->view, chunk - 1, xv->own_mem[chunk - 1]);
 		}
 	}
 	vmcomm_xview_round(&xv->view);
@@ -871,6 +937,7 @@ static bool vmcomm_xen_release(struct vmcomm_xen *xv, bool forced)
 	xv->maps = 0;
 	vmcomm_xmap_free(xv->table);
 	xv->table = NULL;
+	vmcomm_xen_own_deinit(xv);
 	vfree(xv->mem);
 	xv->mem = NULL;
 	kvfree(xv->ref);
@@ -927,16 +994,17 @@ static int vmcomm_xen_memory(struct vmcomm_xen *xv)
 	xv->chunk_pages = 1u << (xv->lay.chunk_shift - 12);
 	pages = xv->own.chunks * xv->chunk_pages;
 	xv->tables = DIV_ROUND_UP(pages, VMCOMM_XEN_PER_TABLE);
-	xv->mem = vzalloc((u64)(fixed + pages) * VMCOMM_PAGE);
+	xv->mem = vzalloc(fixed * VMCOMM_PAGE);
+	xv->own_mem = kvcalloc(xv->own.chunks, sizeof(*xv->own_mem), GFP_KERNEL);
 	xv->ref = kvcalloc(pages, sizeof(*xv->ref), GFP_KERNEL);
 	xv->ref_slot = kvmalloc(xv->own.chunks, GFP_KERNEL);
 	xv->ref_domid = kvcalloc(xv->own.chunks, sizeof(*xv->ref_domid), GFP_KERNEL);
 	xv->ref_used = kvcalloc(xv->own.chunks, 1, GFP_KERNEL);
 	xv->slot_ref = kcalloc(1 + VMCOMM_XEN_PLAIN_PAGES, sizeof(*xv->slot_ref), GFP_KERNEL);
-	if (!xv->mem || !xv->ref || !xv->ref_slot || !xv->ref_domid || !xv->ref_used || !xv->slot_ref)
+	if (!xv->mem || !xv->own_mem || !xv->ref || !xv->ref_slot || !xv->ref_domid ||
+	    !xv->ref_used || !xv->slot_ref)
 		return -ENOMEM;
 	memset(xv->ref_slot, 0xff, xv->own.chunks);
-	xv->heap = (u8 *)xv->mem + fixed * VMCOMM_PAGE;
 	xv->link.plain = (struct vmcomm_abi_plain *)((u8 *)xv->mem + VMCOMM_PAGE);
 	xv->link.ring_max = xv->lay.chunk_shift;
 	return vmcomm_xen_room(xv);
