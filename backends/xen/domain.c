@@ -72,29 +72,34 @@ int xen_find(struct xs_handle *xs, const char *name, const uint8_t *uuid, unsign
 	return i ? 0 : -EPERM;
 }
 
-pid_t xen_process(struct xs_handle *xs, const char *comm, const char *fmt, ...)
+bool xen_is(pid_t pid, const char *comm)
 {
-	char *text, path[64], is[32];
-	va_list args;
+	char path[64], is[32];
 	ssize_t n;
-	pid_t pid;
 	int fd;
 
-	va_start(args, fmt);
-	text = node_read(xs, fmt, args);
-	va_end(args);
-	pid = text ? (pid_t)strtol(text, NULL, 10) : 0;
-	free(text);
-	if (pid <= 1)
-		return 0;
-	/* It may have died and its number been given to another. */
 	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	n = fd < 0 ? -1 : read(fd, is, sizeof(is) - 1);
 	if (fd >= 0)
 		close(fd);
 	if (n <= 1 || is[n - 1] != '\n')
-		return 0;
+		return false;
 	is[n - 1] = 0;
-	return strcmp(is, comm) ? 0 : pid;
+	return !strcmp(is, comm);
+}
+
+pid_t xen_process(struct xs_handle *xs, const char *comm, const char *fmt, ...)
+{
+	va_list args;
+	char *text;
+	pid_t pid;
+
+	va_start(args, fmt);
+	text = node_read(xs, fmt, args);
+	va_end(args);
+	pid = text ? (pid_t)strtol(text, NULL, 10) : 0;
+	free(text);
+	/* It may have died and its number been given to another. */
+	return pid > 1 && xen_is(pid, comm) ? pid : 0;
 }

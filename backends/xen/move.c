@@ -26,7 +26,6 @@
 #include "run.h"
 #include "xen.h"
 
-#define PAGE_BYTES	4096
 #define POLL_USEC	100000
 #define WATCH_USEC	500000
 #define APPEAR_SECONDS	300 /* that the source has for letting its guest leave */
@@ -125,14 +124,6 @@ static void ended(void *arg, int status, const char *words)
 	j->run = NULL;
 	j->next(j, status, words);
 	run_free(r);
-}
-
-static void progress(void *arg, uint64_t done, uint64_t total)
-{
-	struct move *j = arg;
-
-	if (j->cb.progress && total < UINT64_MAX / PAGE_BYTES)
-		j->cb.progress(j->arg, done * PAGE_BYTES, total * PAGE_BYTES);
 }
 
 /* A short command; next() is called when it has ended. */
@@ -292,7 +283,7 @@ static void migrate_cancel(struct move *j)
 
 static void migrate_begin(struct move *j, const struct vmcomm_backend_migration *how)
 {
-	static const struct run_callbacks cbs = {.progress = progress, .ended = ended};
+	static const struct run_callbacks cbs = {.ended = ended};
 	char id[16], rune[COMMAND_MAX + 64];
 	/* By number: a name of digits would be taken for one. */
 	const char *argv[] = {xl(), "migrate", "-s", "", id, rune, NULL};
@@ -306,10 +297,24 @@ static void migrate_begin(struct move *j, const struct vmcomm_backend_migration 
 	snprintf(id, sizeof(id), "%u", j->domid);
 	j->next = migrate_ended;
 	err = run_start(&j->run, j->event, argv, 0, true, &cbs, j);
-	if (err)
+	if (err) {
 		end(j, err, "cannot start xl: %s", strerror(-err));
-	else
-		xl_note(j, run_pid(j->run));
+		return;
+	}
+	xl_note(j, run_pid(j->run));
+	set_timer(j, POLL_USEC);
+}
+
+/* Pages that were written meanwhile are sent again: it may be more than the domain has. */
+static void migrate_watch(struct move *j)
+{
+	char *text = xen_node(j->xs, "/local/domain/%u/memory/target", j->domid);
+	uint64_t total = text ? strtoull(text, NULL, 10) * 1024 : 0, sent = xen_sent(run_pid(j->run));
+
+	free(text);
+	if (j->cb.progress && total && sent)
+		j->cb.progress(j->arg, sent < total ? sent : total, total);
+	set_timer(j, POLL_USEC);
 }
 
 static void job_cancel(struct vmcomm_backend_job *base)
@@ -435,8 +440,11 @@ static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 {
 	struct move *j = arg;
 
-	if (j->run && j->kind == MIGRATE && j->cancel && j->next == migrate_ended) {
-		migrate_cancel(j);
+	if (j->run && j->next == migrate_ended) {
+		if (j->cancel)
+			migrate_cancel(j);
+		else
+			migrate_watch(j);
 		return 0;
 	}
 	if (j->run)

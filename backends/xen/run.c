@@ -37,37 +37,14 @@ struct run {
 	char words[RUN_WORDS];
 };
 
-/* "Frames: 2048/32768    6%" */
-static bool is_progress(const char *line, uint64_t *done, uint64_t *total)
-{
-	const char *slash = strrchr(line, '/'), *at = slash;
-	unsigned long long a, b;
-	char percent;
-
-	while (at && at > line && at[-1] >= '0' && at[-1] <= '9')
-		at--;
-	if (!slash || at == slash || sscanf(at, "%llu/%llu %*u%c", &a, &b, &percent) != 3 ||
-	    percent != '%' || !b || a > b)
-		return false;
-	*done = a;
-	*total = b;
-	return true;
-}
-
 static void line_end(struct run *r)
 {
 	size_t len = r->len < sizeof(r->line) ? r->len : sizeof(r->line) - 1, have, drop, i;
-	uint64_t done, total;
 
 	r->len = 0;
 	r->line[len] = 0;
 	if (!len)
 		return;
-	if (is_progress(r->line, &done, &total)) {
-		if (r->cb.progress)
-			r->cb.progress(r->arg, done, total);
-		return;
-	}
 	for (i = 0; i < len; i++)
 		if ((unsigned char)r->line[i] < 32 || (unsigned char)r->line[i] > 126)
 			r->line[i] = '?';

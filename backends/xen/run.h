@@ -4,7 +4,6 @@
 #define VMCOMM_BACKEND_XEN_RUN_H
 
 #include <stdbool.h>
-#include <stdint.h>
 #include <sys/types.h>
 #include <systemd/sd-event.h>
 
@@ -13,8 +12,6 @@
 struct run;
 
 struct run_callbacks {
-	/* A number of @done out of @total: the toolstack's progress. May be NULL. */
-	void (*progress)(void *arg, uint64_t done, uint64_t total);
 	/*
 	 * It has ended. @status: as of waitpid(); @words: the end of what it said, printable, in one line.
 	 * Called once, from the loop; run_free() is still to be called.

@@ -22,9 +22,15 @@ char *xen_node(struct xs_handle *xs, const char *fmt, ...) __attribute__((format
  */
 int xen_find(struct xs_handle *xs, const char *name, const uint8_t *uuid, unsigned int *domid);
 
+/* @comm: at most 15 characters */
+bool xen_is(pid_t pid, const char *comm);
+
 /* The process whose id is in a node, if it still is a @comm; 0: none. */
 pid_t xen_process(struct xs_handle *xs, const char *comm, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/* sent.c: bytes that an xl which migrates a domain has sent so far */
+uint64_t xen_sent(pid_t xl);
 
 /* watch.c: as struct vmcomm_backend's */
 int xen_watch(sd_event *event, void (*appeared)(void *arg, const char *control), void *arg,
