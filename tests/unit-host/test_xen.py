@@ -387,9 +387,9 @@ class Interrupted(Case):
     def test_destination_killed_at_the_end(self):
         p = self.held("go")
         self.xa.broken["go"] = "lost, runs there"
-        self.b.kill()
         self.xa.held = None
         wait_for(lambda: "vm" in self.xb.names())
+        self.b.kill()
         self.b.start()
         self.assertEqual(p.wait(90), 0, self.a.log())
         self.at_b()
