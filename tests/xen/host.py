@@ -20,6 +20,10 @@ _DOM0_WORDS = ("console=hvc0 quiet loglevel=5 panic=-1 cryptomgr.notests watchdo
                "rcupdate.rcu_cpu_stall_timeout=60 log_buf_len=1M")
 
 
+def is_zombie(name, state):
+    return name == "(null)" or "d" in state
+
+
 class XenHost(Guest):
     """Xen and its dom0, booted by QEMU. run() and the like are dom0's.
 
@@ -87,10 +91,14 @@ class XenHost(Guest):
 
     # -- what the hypervisor holds ------------------------------------------------------------------
 
+    def xl_domains(self):
+        """Names of all domains but dom0 -> (domain id, state letters), by one `xl list`."""
+        rows = [line.split() for line in self.sh("xl list").splitlines()[1:]]
+        return {row[0]: (int(row[1]), row[4]) for row in rows if row[0] != "Domain-0"}
+
     def xl_list(self):
         """Names of all domains but dom0 -> state letters of `xl list`."""
-        rows = [line.split() for line in self.sh("xl list").splitlines()[1:]]
-        return {row[0]: row[4] for row in rows if row[0] != "Domain-0"}
+        return {name: state for name, (_, state) in self.xl_domains().items()}
 
     def grants(self):
         """Grants that somebody has mapped now: {granting domid: [(reference, mapping domid), ...]}.
@@ -118,8 +126,7 @@ class XenHost(Guest):
 
     def zombies(self):
         """Domains that are dead but whose memory somebody still maps."""
-        return [name for name, state in self.xl_list().items()
-                if name == "(null)" or "d" in state]
+        return [name for name, state in self.xl_list().items() if is_zombie(name, state)]
 
     def copy_module(self, domain):
         """Put vmcomm.ko into a domU; return its path there."""
