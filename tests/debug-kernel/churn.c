@@ -65,12 +65,12 @@ static uint8_t pattern(uint32_t key, uint64_t at)
 	return (uint8_t)((key + at * 2654435761U + (at >> 8)) % 251);
 }
 
-/* The calling thread's allocations may fail from now on. */
-static void may_fail(void)
+/* Whether the calling thread's allocations may fail from now on. */
+static void may_fail(bool on)
 {
 	int fd = fail ? open("/proc/thread-self/make-it-fail", O_WRONLY | O_CLOEXEC) : -1;
 
-	if (fail && (fd < 0 || write(fd, "1", 1) != 1)) {
+	if (fail && (fd < 0 || write(fd, on ? "1" : "0", 1) != 1)) {
 		printf("churn: make-it-fail: %s\n", strerror(errno));
 		fflush(stdout);
 		_exit(3);
@@ -113,7 +113,7 @@ static void *echo(void *arg)
 	uint8_t *buf = malloc(CHUNK_MAX);
 	ssize_t n;
 
-	may_fail();
+	may_fail(true);
 	while (buf) {
 		n = recv(fd, buf, CHUNK_MAX, 0);
 		if (n <= 0)
@@ -172,6 +172,7 @@ static void *look(void *arg)
 	int ep = epoll_create1(0), n;
 	uint8_t byte;
 
+	may_fail(true);
 	epoll_ctl(ep, EPOLL_CTL_ADD, t->fd, &ev);
 	while (!t->end) {
 		struct pollfd p = {.fd = t->fd, .events = POLLIN | POLLOUT};
@@ -295,7 +296,7 @@ static void live(const struct sockaddr *a, socklen_t len, uint64_t seed)
 	pthread_t looker;
 	bool looked, well;
 
-	may_fail();
+	may_fail(true);
 	for (;;) {
 		t.fd = socket(a->sa_family, SOCK_STREAM, 0);
 		if (t.fd < 0) {
@@ -312,7 +313,10 @@ static void live(const struct sockaddr *a, socklen_t len, uint64_t seed)
 		}
 		__atomic_add_fetch(connections, 1, __ATOMIC_RELAXED);
 		t.end = false;
+		/* The kernel complains when it cannot make a thread's stack. */
+		may_fail(false);
 		looked = draw(&seed) % 2 && !pthread_create(&looker, NULL, look, &t);
+		may_fail(true);
 		well = converse(&t, &seed);
 		if (well)
 			part(t.fd, &seed);
