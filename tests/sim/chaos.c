@@ -94,15 +94,15 @@ static void sim_move_once(struct sim_vm *vm)
 {
 	u32 life = vm->life;
 
-	if (sim_move_away(vm)) {
-		/* What other people call downtime. */
-		if (sim_chance(2) && vm->life == life) {
-			sim_vm_pause(vm, true);
-			sim_pause(sim_size(2 * sim.p.tick));
-			sim_vm_pause(vm, false);
-		}
+	if (!sim_move_away(vm))
+		return;
+	/* What other people call downtime. */
+	if (sim_chance(2)) {
+		sim_vm_pause(vm, true);
 		sim_pause(sim_size(2 * sim.p.tick));
+		sim_vm_pause(vm, false);
 	}
+	sim_pause(sim_size(2 * sim.p.tick));
 	if (vm->life == life) {
 		sim.count.moves++;
 		sim_place(vm, false, true);
