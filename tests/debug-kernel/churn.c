@@ -68,15 +68,20 @@ static uint8_t pattern(uint32_t key, uint64_t at)
 /* Whether the calling thread's allocations may fail from now on. */
 static void may_fail(bool on)
 {
-	int fd = fail ? open("/proc/thread-self/make-it-fail", O_WRONLY | O_CLOEXEC) : -1;
+	int fd;
 
-	if (fail && (fd < 0 || write(fd, on ? "1" : "0", 1) != 1)) {
+	if (!fail)
+		return;
+	/* This may fail for the same reason. */
+	do
+		fd = open("/proc/thread-self/make-it-fail", O_WRONLY | O_CLOEXEC);
+	while (fd < 0 && errno == ENOMEM);
+	if (fd < 0 || write(fd, on ? "1" : "0", 1) != 1) {
 		printf("churn: make-it-fail: %s\n", strerror(errno));
 		fflush(stdout);
 		_exit(3);
 	}
-	if (fd >= 0)
-		close(fd);
+	close(fd);
 }
 
 static int tls_start(int fd)
