@@ -142,7 +142,8 @@ void sim_sock_doubt(struct sim_sock *s, bool wait)
 	enum vmcomm_next next;
 	u64 seq;
 
-	while ((s->conn.tx.unsettled || s->conn.tx.pend_len) && !sim_sock_over(s)) {
+	while ((s->conn.tx.unsettled || s->conn.tx.pend_len) && !sim_sock_over(s) && !s->closed &&
+	       !s->out->fin_sent) {
 		seq = s->wakes;
 		next = vmcomm_tx_next(&s->conn, s->out->write_seq, VMCOMM_TX_TCP);
 		if (next == VMCOMM_NEXT_BROKEN)
@@ -641,6 +642,7 @@ int sim_sock_evict(struct sim_sock *s, u32 slot)
 	}
 	if (err == -EPROTO)
 		sim_sock_broken(s);
+	sim_sock_doubt(s, false);
 	sim.count.evicts++;
 	sim_sock_unlock(s);
 	sim_sock_ready(s);
@@ -650,7 +652,10 @@ int sim_sock_evict(struct sim_sock *s, u32 slot)
 void sim_sock_idle(struct sim_sock *s)
 {
 	sim_sock_lock(s);
-	if (!s->closed && s->established)
+	if (!s->closed && s->established) {
 		vmcomm_tx_idle(&s->conn);
+		/* TCP had no room for them when they were given back, and the program sends no more. */
+		sim_sock_doubt(s, false);
+	}
 	sim_sock_unlock(s);
 }
