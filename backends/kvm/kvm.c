@@ -7,13 +7,13 @@
  * VMCOMM_CHARDEV. Where the operator put the device on the command line it is found by its type.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../../host/daemon/backend.h"
+#include "../job.h"
 #include "move.h"
 #include "ports.h"
 #include "qmp.h"
@@ -32,50 +32,24 @@ struct plug {
 	struct vmcomm_backend_callbacks cb;
 	void *arg;
 	struct qmp *qmp;
-	sd_event_source *timer;
+	struct job_outcome out;
 	bool attach;	  /* else detach */
 	bool removing;	  /* device_del is sent */
 	bool deleted;	  /* DEVICE_DELETED came */
 	bool confirmed;	  /* device_del was answered */
-	bool ended;
 	char device[128]; /* to be removed */
 	char chardev[128];
 	char bus[64];
-	int result;
-	char text[512];
 };
-
-static void set_timer(struct plug *j, uint64_t seconds)
-{
-	sd_event_source_set_time_relative(j->timer, seconds * 1000000);
-	sd_event_source_set_enabled(j->timer, SD_EVENT_ONESHOT);
-}
-
-/* The end is announced from the loop. */
-static void end(struct plug *j, int result, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
-static void end(struct plug *j, int result, const char *fmt, ...)
-{
-	va_list args;
-
-	if (j->ended)
-		return;
-	j->ended = true;
-	j->result = result;
-	va_start(args, fmt);
-	vsnprintf(j->text, sizeof(j->text), fmt, args);
-	va_end(args);
-	set_timer(j, 0);
-}
 
 static void call(struct plug *j, const char *command, json_t *args, qmp_reply reply)
 {
 	int err = qmp_call(j->qmp, command, args, reply);
 
 	if (err)
-		end(j, err, "cannot send %s to QEMU: %s", command, strerror(-err));
+		job_end(&j->out, err, "cannot send %s to QEMU: %s", command, strerror(-err));
 	else
-		set_timer(j, ANSWER_SECONDS);
+		job_timer(&j->out, ANSWER_SECONDS * 1000000ULL);
 }
 
 /* -- attach -- */
@@ -84,10 +58,8 @@ static void attach_undone(void *arg, json_t *result, const char *error)
 {
 	struct plug *j = arg;
 
-	/* j->text holds why; whether the chardev went away matters little. */
-	j->ended = true;
-	j->result = -EIO;
-	set_timer(j, 0);
+	/* j->out.text holds why; whether the chardev went away matters little. */
+	job_end(&j->out, -EIO, NULL);
 }
 
 static void attach_device_added(void *arg, json_t *result, const char *error)
@@ -96,10 +68,10 @@ static void attach_device_added(void *arg, json_t *result, const char *error)
 
 	if (result) {
 		j->cb.step(j->arg, "device plugged in");
-		end(j, 0, "%s", "");
+		job_end(&j->out, 0, "%s", "");
 		return;
 	}
-	snprintf(j->text, sizeof(j->text), "device_add on bus %s: %s", j->bus, error);
+	snprintf(j->out.text, sizeof(j->out.text), "device_add on bus %s: %s", j->bus, error);
 	call(j, "chardev-remove", json_pack("{s:s}", "id", VMCOMM_CHARDEV), attach_undone);
 }
 
@@ -108,7 +80,7 @@ static void attach_chardev_added(void *arg, json_t *result, const char *error)
 	struct plug *j = arg;
 
 	if (!result) {
-		end(j, -EIO, "chardev-add: %s", error);
+		job_end(&j->out, -EIO, "chardev-add: %s", error);
 		return;
 	}
 	call(j, "device_add",
@@ -134,11 +106,11 @@ static void attach_pci_known(void *arg, json_t *result, const char *error)
 	char why[400];
 
 	if (!result) {
-		end(j, -EIO, "query-pci: %s", error);
+		job_end(&j->out, -EIO, "query-pci: %s", error);
 		return;
 	}
 	if (kvm_port_choose(result, j->dev.size, j->bus, sizeof(j->bus), why, sizeof(why))) {
-		end(j, -ENODEV, "%s", why);
+		job_end(&j->out, -ENODEV, "%s", why);
 		return;
 	}
 	attach_chardev_add(j);
@@ -163,7 +135,7 @@ static void removed(struct plug *j)
 		return;
 	}
 	j->cb.step(j->arg, "device unplugged");
-	end(j, 0, "%s", "");
+	job_end(&j->out, 0, "%s", "");
 }
 
 static void chardev_removed(void *arg, json_t *result, const char *error)
@@ -171,7 +143,7 @@ static void chardev_removed(void *arg, json_t *result, const char *error)
 	struct plug *j = arg;
 
 	if (!result && !strstr(error, "not found")) {
-		end(j, -EIO, "chardev-remove %s: %s", j->chardev, error);
+		job_end(&j->out, -EIO, "chardev-remove %s: %s", j->chardev, error);
 		return;
 	}
 	removed(j);
@@ -192,10 +164,10 @@ static void device_del_replied(void *arg, json_t *result, const char *error)
 
 	j->confirmed = true;
 	if (!result && !strstr(error, "in the process of unplug")) {
-		end(j, -EIO, "device_del %s: %s", j->device, error);
+		job_end(&j->out, -EIO, "device_del %s: %s", j->device, error);
 		return;
 	}
-	set_timer(j, UNPLUG_SECONDS);
+	job_timer(&j->out, UNPLUG_SECONDS * 1000000ULL);
 	device_gone(j);
 }
 
@@ -227,7 +199,7 @@ static void devices_known(void *arg, json_t *result, const char *error)
 	size_t i;
 
 	if (!result) {
-		end(j, -EIO, "qom-list: %s", error);
+		job_end(&j->out, -EIO, "qom-list: %s", error);
 		return;
 	}
 	json_array_foreach (result, i, row) {
@@ -245,8 +217,9 @@ static void devices_known(void *arg, json_t *result, const char *error)
 		return;
 	}
 	if (!ours && found != 1) {
-		end(j, -ENODEV, found ? "it has several ivshmem devices and none is called "
-					VMCOMM_DEVICE : "it has no ivshmem device");
+		job_end(&j->out, -ENODEV,
+			found ? "it has several ivshmem devices and none is called " VMCOMM_DEVICE
+			      : "it has no ivshmem device");
 		return;
 	}
 	snprintf(j->device, sizeof(j->device), "%s", ours ? VMCOMM_DEVICE : other);
@@ -269,7 +242,7 @@ static void uuid_known(void *arg, json_t *result, const char *error)
 
 	if (kvm_uuid_check(&j->vm, json_string_value(json_object_get(result, "UUID")), text,
 			   sizeof(text)))
-		end(j, -EINVAL, "%s", text);
+		job_end(&j->out, -EINVAL, "%s", text);
 	else
 		look(j);
 }
@@ -297,27 +270,33 @@ static void monitor_event(void *arg, const char *name, json_t *data)
 		j->deleted = true;
 		device_gone(j);
 	} else if (!strcmp(name, "DEVICE_UNPLUG_GUEST_ERROR")) {
-		end(j, -EIO, "the guest refuses to give the device back");
+		job_end(&j->out, -EIO, "the guest refuses to give the device back");
 	}
 }
 
 static void monitor_closed(void *arg, const char *text)
 {
-	end(arg, -ECONNRESET, "%s", text);
+	struct plug *j = arg;
+
+	job_end(&j->out, -ECONNRESET, "%s", text);
 }
 
 static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 {
 	struct plug *j = arg;
 
-	if (!j->ended && j->removing && j->confirmed)
-		end(j, -ETIMEDOUT, "the guest did not give it back within %d s (is it booting, paused "
-		    "or crashed?)", UNPLUG_SECONDS);
-	else if (!j->ended)
-		end(j, -ETIMEDOUT, "no answer from QEMU at %s: does another program use this socket? "
-		    "Give QEMU a second one (-qmp)", j->vm.control);
+	if (!j->out.ended && j->removing && j->confirmed)
+		job_end(&j->out, -ETIMEDOUT,
+			"the guest did not give it back within %d s (is it booting, paused "
+			"or crashed?)",
+			UNPLUG_SECONDS);
+	else if (!j->out.ended)
+		job_end(&j->out, -ETIMEDOUT,
+			"no answer from QEMU at %s: does another program use this socket? "
+			"Give QEMU a second one (-qmp)",
+			j->vm.control);
 	else
-		j->cb.done(j->arg, j->result, j->text); /* frees the job */
+		j->cb.done(j->arg, j->out.result, j->out.text); /* frees the job */
 	return 0;
 }
 
@@ -326,7 +305,7 @@ static void job_free(struct vmcomm_backend_job *job)
 	struct plug *j = (struct plug *)job;
 
 	qmp_free(j->qmp);
-	sd_event_source_disable_unref(j->timer);
+	sd_event_source_disable_unref(j->out.timer);
 	free(j);
 }
 
@@ -343,7 +322,7 @@ static int job_new(sd_event *event, const struct vmcomm_backend_vm *vm,
 	j->vm = *vm;
 	j->cb = *cb;
 	j->arg = arg;
-	err = sd_event_add_time_relative(event, &j->timer, CLOCK_MONOTONIC,
+	err = sd_event_add_time_relative(event, &j->out.timer, CLOCK_MONOTONIC,
 					 ANSWER_SECONDS * 1000000ULL, 0, timer_ready, j);
 	if (err < 0) {
 		free(j);
@@ -351,7 +330,8 @@ static int job_new(sd_event *event, const struct vmcomm_backend_vm *vm,
 	}
 	err = qmp_open(&j->qmp, event, vm->control, &cbs, j);
 	if (err)
-		end(j, err, "cannot connect to the QMP socket %s: %s", vm->control, strerror(-err));
+		job_end(&j->out, err, "cannot connect to the QMP socket %s: %s", vm->control,
+			strerror(-err));
 	*job = j;
 	return 0;
 }

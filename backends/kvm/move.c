@@ -6,10 +6,10 @@
  * events only make it sooner. QEMU's run states as they are used here: "inmigrate" waits for a VM or
  * receives it, "postmigrate" has sent everything and stands still.
  */
+#include "../job.h"
 #include "move.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +30,7 @@ struct move {
 	struct vmcomm_backend_callbacks cb;
 	void *arg;
 	struct qmp *qmp;
-	sd_event_source *timer;
+	struct job_outcome out;
 	char listen[64];
 	char uri[256];
 	uint64_t bandwidth;
@@ -41,35 +41,10 @@ struct move {
 	bool quitting;
 	bool sending;	/* migrate was accepted */
 	bool cancel, cancel_sent;
-	bool ended;
 	char status[32];
-	int result;
-	char text[512];
 };
 
 static void poll_next(struct move *j);
-
-static void set_timer(struct move *j, uint64_t usec)
-{
-	sd_event_source_set_time_relative(j->timer, usec);
-	sd_event_source_set_enabled(j->timer, SD_EVENT_ONESHOT);
-}
-
-static void end(struct move *j, int result, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
-static void end(struct move *j, int result, const char *fmt, ...)
-{
-	va_list args;
-
-	if (j->ended)
-		return;
-	j->ended = true;
-	j->result = result;
-	va_start(args, fmt);
-	vsnprintf(j->text, sizeof(j->text), fmt, args);
-	va_end(args);
-	set_timer(j, 0);
-}
 
 static void call(struct move *j, const char *command, json_t *args, qmp_reply reply)
 {
@@ -77,15 +52,15 @@ static void call(struct move *j, const char *command, json_t *args, qmp_reply re
 
 	j->waiting = false;
 	if (err)
-		end(j, err, "cannot send %s to QEMU: %s", command, strerror(-err));
+		job_end(&j->out, err, "cannot send %s to QEMU: %s", command, strerror(-err));
 	else
-		set_timer(j, ANSWER_SECONDS * 1000000ULL);
+		job_timer(&j->out, ANSWER_SECONDS * 1000000ULL);
 }
 
 static void wait_then_poll(struct move *j, uint64_t usec)
 {
 	j->waiting = true;
-	set_timer(j, usec);
+	job_timer(&j->out, usec);
 }
 
 static const char *get_text(json_t *o, const char *name)
@@ -142,7 +117,7 @@ static void incoming_address_known(void *arg, json_t *result, const char *error)
 	json_t *a = json_array_get(json_object_get(result, "socket-address"), 0);
 
 	if (!result)
-		end(j, -EIO, "query-migrate: %s", error);
+		job_end(&j->out, -EIO, "query-migrate: %s", error);
 	else if (address_uri(a, j->uri, sizeof(j->uri)))
 		incoming_announce(j, j->uri);
 	else
@@ -154,7 +129,7 @@ static void incoming_listens(void *arg, json_t *result, const char *error)
 	struct move *j = arg;
 
 	if (!result && !strstr(error, "already")) {
-		end(j, -EIO, "migrate-incoming: %s", error);
+		job_end(&j->out, -EIO, "migrate-incoming: %s", error);
 		return;
 	}
 	call(j, "query-migrate", NULL, incoming_address_known);
@@ -167,7 +142,7 @@ static void incoming_first_look(void *arg, json_t *result, const char *error)
 	char uri[96];
 
 	if (!result) {
-		end(j, -EIO, "query-migrate: %s", error);
+		job_end(&j->out, -EIO, "query-migrate: %s", error);
 	} else if (address_uri(a, j->uri, sizeof(j->uri))) {
 		incoming_announce(j, j->uri);
 	} else {
@@ -185,7 +160,7 @@ static void incoming_pci_known(void *arg, json_t *result, const char *error)
 
 	if (!j->vm.bus && result &&
 	    kvm_port_choose(result, 0, bus, sizeof(bus), why, sizeof(why))) {
-		end(j, -ENODEV, "%s", why);
+		job_end(&j->out, -ENODEV, "%s", why);
 		return;
 	}
 	call(j, "query-migrate", NULL, incoming_first_look);
@@ -202,10 +177,12 @@ static void incoming_status(struct move *j)
 	}
 	if (!strcmp(j->status, "prelaunch") || !strcmp(j->status, "postmigrate") ||
 	    !strcmp(j->status, "shutdown"))
-		end(j, -EINPROGRESS, "the QEMU at %s does not wait for a migration (it is in state "
-		    "'%s'): start it with -incoming defer", j->vm.control, j->status);
+		job_end(&j->out, -EINPROGRESS,
+			"the QEMU at %s does not wait for a migration (it is in state "
+			"'%s'): start it with -incoming defer",
+			j->vm.control, j->status);
 	else
-		end(j, 0, "%s", "");
+		job_end(&j->out, 0, "%s", "");
 }
 
 /* -- source -- */
@@ -219,15 +196,15 @@ static void migrate_polled(void *arg, json_t *result, const char *error)
 	json_int_t remaining = json_integer_value(json_object_get(ram, "remaining"));
 
 	if (!result) {
-		end(j, -EIO, "query-migrate: %s", error);
+		job_end(&j->out, -EIO, "query-migrate: %s", error);
 	} else if (!strcmp(status, "completed")) {
 		if (j->cb.progress && total > 0)
 			j->cb.progress(j->arg, (uint64_t)total, (uint64_t)total);
-		end(j, 0, "%s", "");
+		job_end(&j->out, 0, "%s", "");
 	} else if (!strcmp(status, "failed")) {
-		end(j, -EIO, "QEMU's migration failed%s%.300s", *desc ? ": " : "", desc);
+		job_end(&j->out, -EIO, "QEMU's migration failed%s%.300s", *desc ? ": " : "", desc);
 	} else if (!strcmp(status, "cancelled")) {
-		end(j, -ECANCELED, "cancelled");
+		job_end(&j->out, -ECANCELED, "cancelled");
 	} else {
 		if (j->cb.progress && total > 0 && remaining >= 0 && remaining <= total)
 			j->cb.progress(j->arg, (uint64_t)(total - remaining), (uint64_t)total);
@@ -258,7 +235,7 @@ static void migrate_begun(void *arg, json_t *result, const char *error)
 	struct move *j = arg;
 
 	if (!result) {
-		end(j, -EIO, "QEMU refuses to migrate: %s", error);
+		job_end(&j->out, -EIO, "QEMU refuses to migrate: %s", error);
 		return;
 	}
 	j->sending = true;
@@ -268,7 +245,7 @@ static void migrate_begun(void *arg, json_t *result, const char *error)
 static void migrate_begin(struct move *j)
 {
 	if (j->cancel)
-		end(j, -ECANCELED, "cancelled");
+		job_end(&j->out, -ECANCELED, "cancelled");
 	else
 		call(j, "migrate", json_pack("{s:s}", "uri", j->uri), migrate_begun);
 }
@@ -278,7 +255,7 @@ static void migrate_parameters_set(void *arg, json_t *result, const char *error)
 	struct move *j = arg;
 
 	if (!result)
-		end(j, -EIO, "migrate-set-parameters: %s", error);
+		job_end(&j->out, -EIO, "migrate-set-parameters: %s", error);
 	else
 		migrate_begin(j);
 }
@@ -286,7 +263,7 @@ static void migrate_parameters_set(void *arg, json_t *result, const char *error)
 static void migrate_status(struct move *j)
 {
 	if (!strcmp(j->status, "postmigrate") || !strcmp(j->status, "inmigrate"))
-		end(j, -EIO, "its QEMU is in state '%s'", j->status);
+		job_end(&j->out, -EIO, "its QEMU is in state '%s'", j->status);
 	else if (j->bandwidth)
 		call(j, "migrate-set-parameters",
 		     json_pack("{s:I}", "max-bandwidth", (json_int_t)j->bandwidth),
@@ -300,8 +277,8 @@ static void move_cancel(struct vmcomm_backend_job *job)
 	struct move *j = (struct move *)job;
 
 	j->cancel = true;
-	if (j->waiting && !j->ended)
-		set_timer(j, 0);
+	if (j->waiting && !j->out.ended)
+		job_timer(&j->out, 0);
 }
 
 /* -- look -- */
@@ -321,7 +298,7 @@ static void look_known(void *arg, json_t *result, const char *error)
 	enum vmcomm_backend_place place = VMCOMM_PLACE_HERE;
 
 	if (!result) {
-		end(j, -EIO, "query-migrate: %s", error);
+		job_end(&j->out, -EIO, "query-migrate: %s", error);
 		return;
 	}
 	if (!strcmp(j->status, "inmigrate"))
@@ -332,7 +309,7 @@ static void look_known(void *arg, json_t *result, const char *error)
 		place = VMCOMM_PLACE_MIGRATING;
 	if (j->cb.place)
 		j->cb.place(j->arg, place);
-	end(j, 0, "%s", "");
+	job_end(&j->out, 0, "%s", "");
 }
 
 /* -- finish -- */
@@ -342,9 +319,9 @@ static void finish_done(void *arg, json_t *result, const char *error)
 	struct move *j = arg;
 
 	if (!result)
-		end(j, -EIO, "%s", error);
+		job_end(&j->out, -EIO, "%s", error);
 	else
-		end(j, 0, "%s", "");
+		job_end(&j->out, 0, "%s", "");
 }
 
 static void finish_cancelling(void *arg, json_t *result, const char *error)
@@ -352,11 +329,11 @@ static void finish_cancelling(void *arg, json_t *result, const char *error)
 	struct move *j = arg;
 
 	if (!result)
-		end(j, -EIO, "query-migrate: %s", error);
+		job_end(&j->out, -EIO, "query-migrate: %s", error);
 	else if (migration_active(get_text(result, "status")))
 		wait_then_poll(j, POLL_USEC);
 	else
-		end(j, 0, "%s", "");
+		job_end(&j->out, 0, "%s", "");
 }
 
 static void finish_cancelled(void *arg, json_t *result, const char *error)
@@ -386,7 +363,7 @@ static void status_known(void *arg, json_t *result, const char *error)
 	struct move *j = arg;
 
 	if (!result) {
-		end(j, -EIO, "query-status: %s", error);
+		job_end(&j->out, -EIO, "query-status: %s", error);
 		return;
 	}
 	snprintf(j->status, sizeof(j->status), "%s", get_text(result, "status"));
@@ -420,7 +397,7 @@ static void uuid_known(void *arg, json_t *result, const char *error)
 	char text[512];
 
 	if (kvm_uuid_check(&j->vm, get_text(result, "UUID"), text, sizeof(text)))
-		end(j, -EINVAL, "%s", text);
+		job_end(&j->out, -EINVAL, "%s", text);
 	else
 		poll_next(j);
 }
@@ -440,8 +417,8 @@ static void monitor_event(void *arg, const char *name, json_t *data)
 	struct move *j = arg;
 
 	/* The VM has just come to life: no need to wait for the next look. */
-	if (j->kind == INCOMING && j->waiting && !j->ended && !strcmp(name, "RESUME"))
-		set_timer(j, 0);
+	if (j->kind == INCOMING && j->waiting && !j->out.ended && !strcmp(name, "RESUME"))
+		job_timer(&j->out, 0);
 }
 
 static void monitor_closed(void *arg, const char *text)
@@ -449,29 +426,31 @@ static void monitor_closed(void *arg, const char *text)
 	struct move *j = arg;
 
 	if (j->quitting)
-		end(j, 0, "%s", "");
+		job_end(&j->out, 0, "%s", "");
 	else if (j->kind == INCOMING)
-		end(j, -ECONNRESET, "the QEMU that waited for it has ended%s",
-		    j->announced ? " (its log says why)" : "");
+		job_end(&j->out, -ECONNRESET, "the QEMU that waited for it has ended%s",
+			j->announced ? " (its log says why)" : "");
 	else
-		end(j, -ECONNRESET, "%s", text);
+		job_end(&j->out, -ECONNRESET, "%s", text);
 }
 
 static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 {
 	struct move *j = arg;
 
-	if (!j->ended && j->waiting) {
+	if (!j->out.ended && j->waiting) {
 		poll_next(j);
-	} else if (!j->ended) {
-		end(j, -ETIMEDOUT, "no answer from QEMU at %s: does another program use this socket? "
-		    "Give QEMU a second one (-qmp)", j->vm.control);
+	} else if (!j->out.ended) {
+		job_end(&j->out, -ETIMEDOUT,
+			"no answer from QEMU at %s: does another program use this socket? "
+			"Give QEMU a second one (-qmp)",
+			j->vm.control);
 	} else {
-		if (j->kind == LOOK && j->result == -ENOENT && j->cb.place) {
+		if (j->kind == LOOK && j->out.result == -ENOENT && j->cb.place) {
 			j->cb.place(j->arg, VMCOMM_PLACE_ENDED);
-			j->result = 0;
+			j->out.result = 0;
 		}
-		j->cb.done(j->arg, j->result, j->text); /* frees the job */
+		j->cb.done(j->arg, j->out.result, j->out.text); /* frees the job */
 	}
 	return 0;
 }
@@ -481,7 +460,7 @@ static void move_free(struct vmcomm_backend_job *job)
 	struct move *j = (struct move *)job;
 
 	qmp_free(j->qmp);
-	sd_event_source_disable_unref(j->timer);
+	sd_event_source_disable_unref(j->out.timer);
 	free(j);
 }
 
@@ -500,7 +479,7 @@ static int move_new(enum kind kind, sd_event *event, const struct vmcomm_backend
 	j->vm = *vm;
 	j->cb = *cb;
 	j->arg = arg;
-	err = sd_event_add_time_relative(event, &j->timer, CLOCK_MONOTONIC,
+	err = sd_event_add_time_relative(event, &j->out.timer, CLOCK_MONOTONIC,
 					 ANSWER_SECONDS * 1000000ULL, 0, timer_ready, j);
 	if (err < 0) {
 		free(j);
@@ -510,7 +489,8 @@ static int move_new(enum kind kind, sd_event *event, const struct vmcomm_backend
 	if (err == -ECONNREFUSED)
 		err = -ENOENT; /* a socket that nobody serves: its QEMU has ended */
 	if (err)
-		end(j, err, "no QEMU answers at the QMP socket %s: %s", vm->control, strerror(-err));
+		job_end(&j->out, err, "no QEMU answers at the QMP socket %s: %s", vm->control,
+			strerror(-err));
 	*out = j;
 	return 0;
 }

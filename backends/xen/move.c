@@ -16,13 +16,13 @@
  */
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../job.h"
 #include "run.h"
 #include "xen.h"
 
@@ -46,7 +46,7 @@ struct move {
 	void *arg;
 	struct xs_handle *xs;
 	sd_event *event;
-	sd_event_source *timer;
+	struct job_outcome out;
 	struct run *run;
 	void (*next)(struct move *j, int status, const char *words); /* when the program has ended */
 	unsigned int domid;
@@ -56,34 +56,8 @@ struct move {
 	bool only_watch, announced;
 	/* source */
 	bool cancel, go_on;
-	bool ended;
-	int result;
 	enum vmcomm_backend_place place;
-	char text[512];
 };
-
-static void set_timer(struct move *j, uint64_t usec)
-{
-	sd_event_source_set_time_relative(j->timer, usec);
-	sd_event_source_set_enabled(j->timer, SD_EVENT_ONESHOT);
-}
-
-/* The end is announced from the loop. */
-static void end(struct move *j, int result, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
-static void end(struct move *j, int result, const char *fmt, ...)
-{
-	va_list args;
-
-	if (j->ended)
-		return;
-	j->ended = true;
-	j->result = result;
-	va_start(args, fmt);
-	vsnprintf(j->text, sizeof(j->text), fmt, args);
-	va_end(args);
-	set_timer(j, 0);
-}
 
 /* Of our VM's names the one with @suffix. Return: as xen_find(), whose -EPERM is another's domain. */
 static int find(struct move *j, const char *suffix, unsigned int *domid)
@@ -136,7 +110,7 @@ static void command(struct move *j, void (*next)(struct move *j, int status, con
 	j->next = next;
 	err = run_start(&j->run, j->event, argv, XL_SECONDS, false, &cbs, j);
 	if (err)
-		end(j, err, "cannot start %s: %s", argv[0], strerror(-err));
+		job_end(&j->out, err, "cannot start %s: %s", argv[0], strerror(-err));
 }
 
 static const char *xl(void)
@@ -187,23 +161,24 @@ static void incoming_poll(struct move *j)
 	}
 	if (here == -EIO) {
 		if (j->only_watch)
-			set_timer(j, WATCH_USEC);
+			job_timer(&j->out, WATCH_USEC);
 		else
-			end(j, here, "xenstore there does not answer");
+			job_end(&j->out, here, "xenstore there does not answer");
 		return;
 	}
 	if (here == -EPERM) {
-		end(j, -EEXIST, "domain '%s' there is another one: it has another UUID", j->vm.control);
+		job_end(&j->out, -EEXIST, "domain '%s' there is another one: it has another UUID",
+			j->vm.control);
 		return;
 	}
 	if (!here && domid != j->was) {
-		end(j, 0, "%s", "");
+		job_end(&j->out, 0, "%s", "");
 		return;
 	}
 	if (!in)
 		j->coming = coming;
 	else if (j->coming && !j->only_watch) {
-		end(j, -EIO, "Xen gave the migration up (the log of xl there says why)");
+		job_end(&j->out, -EIO, "Xen gave the migration up (the log of xl there says why)");
 		return;
 	}
 	if (!j->announced && !j->only_watch && j->cb.listening) {
@@ -211,9 +186,9 @@ static void incoming_poll(struct move *j)
 		j->cb.listening(j->arg, "xl");
 	}
 	if (!j->only_watch && !j->coming && ++j->polls > APPEAR_SECONDS * 1000000 / POLL_USEC)
-		end(j, -ETIMEDOUT, "Xen has heard nothing of it");
+		job_end(&j->out, -ETIMEDOUT, "Xen has heard nothing of it");
 	else
-		set_timer(j, j->only_watch ? WATCH_USEC : POLL_USEC);
+		job_timer(&j->out, j->only_watch ? WATCH_USEC : POLL_USEC);
 }
 
 /* Who has the name already does not come in: on one host that is the domain that is to move. */
@@ -228,14 +203,15 @@ static void incoming_begin(struct move *j)
 
 static void migrate_resumed(struct move *j, int status, const char *words)
 {
-	char why[sizeof(j->text)];
+	char why[sizeof(j->out.text)];
 
 	/* Most often it ran already: xl has seen to that. */
-	snprintf(why, sizeof(why), "%s", j->text);
-	if (WIFEXITED(status) && !WEXITSTATUS(status))
-		end(j, j->result, "%s", why);
-	else
-		end(j, j->result, "%.250s; and it is not let run here: %.200s", why, words);
+	if (WIFEXITED(status) && !WEXITSTATUS(status)) {
+		job_end(&j->out, j->out.result, NULL);
+		return;
+	}
+	snprintf(why, sizeof(why), "%s", j->out.text);
+	job_end(&j->out, j->out.result, "%.250s; and it is not let run here: %.200s", why, words);
 }
 
 /* xl has ended: whose is the domain? */
@@ -246,23 +222,23 @@ static void migrate_ended(struct move *j, int status, const char *words)
 
 	xl_note(j, 0);
 	if (WIFEXITED(status) && !WEXITSTATUS(status)) {
-		end(j, 0, "%s", "");
+		job_end(&j->out, 0, "%s", "");
 		return;
 	}
-	j->result = j->cancel ? -ECANCELED : -EIO;
+	j->out.result = j->cancel ? -ECANCELED : -EIO;
 	if (j->cancel)
-		snprintf(j->text, sizeof(j->text), "cancelled");
+		snprintf(j->out.text, sizeof(j->out.text), "cancelled");
 	else if (WIFSIGNALED(status))
-		snprintf(j->text, sizeof(j->text), "xl was killed by signal %d: %.300s", WTERMSIG(status),
-			 words);
+		snprintf(j->out.text, sizeof(j->out.text), "xl was killed by signal %d: %.300s",
+			 WTERMSIG(status), words);
 	else
-		snprintf(j->text, sizeof(j->text), "xl: %.400s", words);
+		snprintf(j->out.text, sizeof(j->out.text), "xl: %.400s", words);
 	err = find(j, AWAY, &domid);
 	if (!err && domid == j->domid) {
 		/* The destination may have been told to let it run. */
 		if (j->cb.step)
-			j->cb.step(j->arg, j->text);
-		end(j, 0, "%s", "");
+			j->cb.step(j->arg, j->out.text);
+		job_end(&j->out, 0, "%s", "");
 		return;
 	}
 	j->polls = 0;
@@ -278,7 +254,7 @@ static void migrate_cancel(struct move *j)
 		kill(transport, SIGTERM);
 	if (++j->polls > CANCEL_SECONDS * 1000000 / POLL_USEC)
 		run_kill(j->run, SIGKILL);
-	set_timer(j, POLL_USEC);
+	job_timer(&j->out, POLL_USEC);
 }
 
 static void migrate_begin(struct move *j, const struct vmcomm_backend_migration *how)
@@ -298,11 +274,11 @@ static void migrate_begin(struct move *j, const struct vmcomm_backend_migration 
 	j->next = migrate_ended;
 	err = run_start(&j->run, j->event, argv, 0, true, &cbs, j);
 	if (err) {
-		end(j, err, "cannot start xl: %s", strerror(-err));
+		job_end(&j->out, err, "cannot start xl: %s", strerror(-err));
 		return;
 	}
 	xl_note(j, run_pid(j->run));
-	set_timer(j, POLL_USEC);
+	job_timer(&j->out, POLL_USEC);
 }
 
 /* Pages that were written meanwhile are sent again: it may be more than the domain has. */
@@ -314,7 +290,7 @@ static void migrate_watch(struct move *j)
 	free(text);
 	if (j->cb.progress && total && sent)
 		j->cb.progress(j->arg, sent < total ? sent : total, total);
-	set_timer(j, POLL_USEC);
+	job_timer(&j->out, POLL_USEC);
 }
 
 static void job_cancel(struct vmcomm_backend_job *base)
@@ -325,7 +301,7 @@ static void job_cancel(struct vmcomm_backend_job *base)
 		return;
 	j->cancel = true;
 	if (j->run && j->next == migrate_ended)
-		set_timer(j, 0);
+		job_timer(&j->out, 0);
 }
 
 /* -- look -- */
@@ -333,12 +309,13 @@ static void job_cancel(struct vmcomm_backend_job *base)
 static void look_known(struct move *j, int status, const char *words)
 {
 	if (!WIFEXITED(status) || WEXITSTATUS(status) > 1) {
-		end(j, -EIO, "cannot see whether domain '%s' runs: %.300s", j->vm.control, words);
+		job_end(&j->out, -EIO, "cannot see whether domain '%s' runs: %.300s", j->vm.control,
+			words);
 		return;
 	}
 	/* One that stands still is let run by finish(), as one that is being sent. */
 	j->place = WEXITSTATUS(status) ? VMCOMM_PLACE_MIGRATING : VMCOMM_PLACE_HERE;
-	end(j, 0, "%s", "");
+	job_end(&j->out, 0, "%s", "");
 }
 
 static void look_begin(struct move *j)
@@ -359,9 +336,9 @@ static void look_begin(struct move *j)
 		j->place = err ? VMCOMM_PLACE_ENDED : VMCOMM_PLACE_INCOMING;
 	}
 	if (err == -EIO)
-		end(j, err, "xenstore does not answer");
+		job_end(&j->out, err, "xenstore does not answer");
 	else
-		end(j, 0, "%s", "");
+		job_end(&j->out, 0, "%s", "");
 }
 
 /* -- finish -- */
@@ -369,9 +346,9 @@ static void look_begin(struct move *j)
 static void finish_known(struct move *j, int status, const char *words)
 {
 	if (WIFEXITED(status) && !WEXITSTATUS(status))
-		end(j, 0, "%s", "");
+		job_end(&j->out, 0, "%s", "");
 	else
-		end(j, -EIO, "%.400s", *words ? words : "the toolstack does not answer");
+		job_end(&j->out, -EIO, "%.400s", *words ? words : "the toolstack does not answer");
 }
 
 static void finish_named(struct move *j, int status, const char *words)
@@ -379,7 +356,7 @@ static void finish_named(struct move *j, int status, const char *words)
 	if (WIFEXITED(status) && !WEXITSTATUS(status))
 		let_run(j, j->domid, finish_known);
 	else
-		end(j, -EIO, "it does not get its name back: %.400s", words);
+		job_end(&j->out, -EIO, "it does not get its name back: %.400s", words);
 }
 
 static void finish_go_on(struct move *j)
@@ -394,7 +371,7 @@ static void finish_go_on(struct move *j)
 	if (err && !away)
 		j->domid = domid;
 	else if (err) {
-		end(j, -ENOENT, "there is no domain '%s' here", j->vm.control);
+		job_end(&j->out, -ENOENT, "there is no domain '%s' here", j->vm.control);
 		return;
 	}
 	pid = xl_running(j, j->domid);
@@ -402,9 +379,10 @@ static void finish_go_on(struct move *j)
 		/* It, its transport and its helper: a session of their own. */
 		kill(-pid, ++j->polls < CANCEL_SECONDS * 1000000 / POLL_USEC / 2 ? SIGTERM : SIGKILL);
 		if (j->polls > CANCEL_SECONDS * 1000000 / POLL_USEC)
-			end(j, -ETIMEDOUT, "its migration does not end: process %d", (int)pid);
+			job_end(&j->out, -ETIMEDOUT, "its migration does not end: process %d",
+				(int)pid);
 		else
-			set_timer(j, POLL_USEC);
+			job_timer(&j->out, POLL_USEC);
 		return;
 	}
 	xl_note(j, 0);
@@ -412,7 +390,7 @@ static void finish_go_on(struct move *j)
 		let_run(j, j->domid, finish_known);
 	} else if (j->polls) {
 		/* It was given away before xl could be ended: that is not ours to undo now. */
-		end(j, 0, "%s", "");
+		job_end(&j->out, 0, "%s", "");
 	} else {
 		snprintf(id, sizeof(id), "%u", j->domid);
 		command(j, finish_named, argv);
@@ -427,7 +405,7 @@ static void finish_end(struct move *j)
 
 	/* Another of its name is alive, and xl has seen to this one. */
 	if (err) {
-		end(j, err == -EIO ? err : 0, "%s", "");
+		job_end(&j->out, err == -EIO ? err : 0, "%s", "");
 		return;
 	}
 	snprintf(id, sizeof(id), "%u", j->domid);
@@ -449,10 +427,10 @@ static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 	}
 	if (j->run)
 		return 0;
-	if (j->ended) {
-		if (j->kind == LOOK && !j->result && j->cb.place)
+	if (j->out.ended) {
+		if (j->kind == LOOK && !j->out.result && j->cb.place)
 			j->cb.place(j->arg, j->place);
-		j->cb.done(j->arg, j->result, j->text); /* frees the job */
+		j->cb.done(j->arg, j->out.result, j->out.text); /* frees the job */
 		return 0;
 	}
 	switch (j->kind) {
@@ -482,7 +460,7 @@ static void job_free(struct vmcomm_backend_job *base)
 	struct move *j = (struct move *)base;
 
 	run_free(j->run);
-	sd_event_source_disable_unref(j->timer);
+	sd_event_source_disable_unref(j->out.timer);
 	sd_event_unref(j->event);
 	if (j->xs)
 		xs_close(j->xs);
@@ -503,13 +481,15 @@ static struct move *job_new(enum kind kind, sd_event *event, const struct vmcomm
 	j->cb = *cb;
 	j->arg = arg;
 	j->event = sd_event_ref(event);
-	if (sd_event_add_time_relative(event, &j->timer, CLOCK_MONOTONIC, 0, 0, timer_ready, j) < 0) {
+	if (sd_event_add_time_relative(event, &j->out.timer, CLOCK_MONOTONIC, 0, 0, timer_ready,
+				       j) < 0) {
 		job_free(&j->base);
 		return NULL;
 	}
 	j->xs = xs_open(0);
 	if (!j->xs && kind != INCOMING)
-		end(j, -ENOTCONN, "cannot reach xenstore: is this a dom0 with Xen's services running?");
+		job_end(&j->out, -ENOTCONN,
+			"cannot reach xenstore: is this a dom0 with Xen's services running?");
 	return j;
 }
 
@@ -542,14 +522,14 @@ int xen_migrate(sd_event *event, const struct vmcomm_backend_vm *vm,
 	if (!j)
 		return -ENOMEM;
 	*job = &j->base;
-	if (j->ended)
+	if (j->out.ended)
 		return 0;
 	err = find(j, "", &j->domid);
 	if (err)
-		end(j, err, "no domain '%s' with its UUID runs here", vm->control);
+		job_end(&j->out, err, "no domain '%s' with its UUID runs here", vm->control);
 	else if (xl_running(j, j->domid))
-		end(j, -EBUSY, "domain '%s' is being migrated already, by process %d", vm->control,
-		    (int)xl_running(j, j->domid));
+		job_end(&j->out, -EBUSY, "domain '%s' is being migrated already, by process %d",
+			vm->control, (int)xl_running(j, j->domid));
 	else
 		migrate_begin(j, how);
 	return 0;

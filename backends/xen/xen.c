@@ -10,7 +10,6 @@
 #include <limits.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../job.h"
 #include "xen.h"
 
 #define POLL_USEC      100000
@@ -32,33 +32,12 @@ struct job {
 	struct vmcomm_backend_callbacks cb;
 	void *arg;
 	struct xs_handle *xs;
-	sd_event_source *timer;
+	struct job_outcome out;
 	sd_event_source *ready;
 	int fd; /* attach: vmcomm-xen says that it is ready */
-	bool ended;
 	unsigned int domid;
 	unsigned int polls;
-	int result;
-	char text[512];
 };
-
-/* The end is announced from the loop. */
-static void end(struct job *j, int result, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
-static void end(struct job *j, int result, const char *fmt, ...)
-{
-	va_list args;
-
-	if (j->ended)
-		return;
-	j->ended = true;
-	j->result = result;
-	va_start(args, fmt);
-	vsnprintf(j->text, sizeof(j->text), fmt, args);
-	va_end(args);
-	sd_event_source_set_time_relative(j->timer, 0);
-	sd_event_source_set_enabled(j->timer, SD_EVENT_ONESHOT);
-}
 
 /* Find the domain. Domain ids change and repeat, so this is done for each job. */
 static int find(struct job *j, const struct vmcomm_backend_vm *vm)
@@ -68,10 +47,11 @@ static int find(struct job *j, const struct vmcomm_backend_vm *vm)
 
 	if (err == -EPERM) {
 		uuid = xen_node(j->xs, "/local/domain/%u/vm", j->domid);
-		end(j, err, "domain '%s' is another one: %s", vm->control, uuid ? uuid : "no UUID");
+		job_end(&j->out, err, "domain '%s' is another one: %s", vm->control,
+			uuid ? uuid : "no UUID");
 		free(uuid);
 	} else if (err) {
-		end(j, err, "no domain '%s' runs here", vm->control);
+		job_end(&j->out, err, "no domain '%s' runs here", vm->control);
 	}
 	return err;
 }
@@ -86,19 +66,20 @@ static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 {
 	struct job *j = arg;
 
-	if (j->ended) {
-		j->cb.done(j->arg, j->result, j->text);
+	if (j->out.ended) {
+		j->cb.done(j->arg, j->out.result, j->out.text);
 		return 0;
 	}
 	if (j->fd >= 0) {
-		end(j, -ETIMEDOUT, "vmcomm-xen did not get ready in %d s", ATTACH_SECONDS);
+		job_end(&j->out, -ETIMEDOUT, "vmcomm-xen did not get ready in %d s",
+			ATTACH_SECONDS);
 		return 0;
 	}
 	if (!port_pid(j)) {
 		j->cb.step(j->arg, "device removed");
-		end(j, 0, "%s", "");
+		job_end(&j->out, 0, "%s", "");
 	} else if (++j->polls * POLL_USEC > DETACH_SECONDS * 1000000U) {
-		end(j, -ETIMEDOUT, "vmcomm-xen does not end");
+		job_end(&j->out, -ETIMEDOUT, "vmcomm-xen does not end");
 	} else {
 		sd_event_source_set_time_relative(s, POLL_USEC);
 		sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
@@ -114,9 +95,9 @@ static int port_ready(sd_event_source *s, int fd, uint32_t revents, void *arg)
 	sd_event_source_set_enabled(s, SD_EVENT_OFF);
 	if (read(fd, &byte, 1) == 1) {
 		j->cb.step(j->arg, "device given to the domain");
-		end(j, 0, "%s", "");
+		job_end(&j->out, 0, "%s", "");
 	} else {
-		end(j, -EIO, "vmcomm-xen failed; vmcommd's log has its words");
+		job_end(&j->out, -EIO, "vmcomm-xen failed; vmcommd's log has its words");
 	}
 	return 0;
 }
@@ -125,7 +106,7 @@ static void job_free(struct vmcomm_backend_job *base)
 {
 	struct job *j = (struct job *)base;
 
-	sd_event_source_disable_unref(j->timer);
+	sd_event_source_disable_unref(j->out.timer);
 	sd_event_source_disable_unref(j->ready);
 	if (j->fd >= 0)
 		close(j->fd);
@@ -145,14 +126,15 @@ static struct job *job_new(sd_event *event, const struct vmcomm_backend_callback
 	j->cb = *cb;
 	j->arg = arg;
 	j->fd = -1;
-	if (sd_event_add_time_relative(event, &j->timer, CLOCK_MONOTONIC, ATTACH_SECONDS * 1000000ULL, 0,
-				       timer_ready, j) < 0) {
+	if (sd_event_add_time_relative(event, &j->out.timer, CLOCK_MONOTONIC,
+				       ATTACH_SECONDS * 1000000ULL, 0, timer_ready, j) < 0) {
 		free(j);
 		return NULL;
 	}
 	j->xs = xs_open(0);
 	if (!j->xs)
-		end(j, -ENOTCONN, "cannot reach xenstore: is this a dom0 with Xen's services running?");
+		job_end(&j->out, -ENOTCONN,
+			"cannot reach xenstore: is this a dom0 with Xen's services running?");
 	return j;
 }
 
@@ -204,17 +186,17 @@ static int xen_attach(sd_event *event, const struct vmcomm_backend_vm *vm,
 	if (!j)
 		return -ENOMEM;
 	*job = &j->base;
-	if (j->ended || find(j, vm))
+	if (j->out.ended || find(j, vm))
 		return 0;
 	if (port_pid(j)) {
-		end(j, -EBUSY, "process %d serves the domain already", (int)port_pid(j));
+		job_end(&j->out, -EBUSY, "process %d serves the domain already", (int)port_pid(j));
 		return 0;
 	}
 	err = spawn_port(j, dev->socket);
 	if (!err)
 		err = sd_event_add_io(event, &j->ready, j->fd, EPOLLIN, port_ready, j);
 	if (err < 0)
-		end(j, err, "cannot start vmcomm-xen: %s", strerror(-err));
+		job_end(&j->out, err, "cannot start vmcomm-xen: %s", strerror(-err));
 	return 0;
 }
 
@@ -228,15 +210,15 @@ static int xen_detach(sd_event *event, const struct vmcomm_backend_vm *vm,
 	if (!j)
 		return -ENOMEM;
 	*job = &j->base;
-	if (j->ended || find(j, vm))
+	if (j->out.ended || find(j, vm))
 		return 0;
 	pid = port_pid(j);
 	if (!pid) {
-		end(j, -ENODEV, "domain '%s' has no device", vm->control);
+		job_end(&j->out, -ENODEV, "domain '%s' has no device", vm->control);
 		return 0;
 	}
 	kill(pid, SIGTERM);
-	sd_event_source_set_time_relative(j->timer, POLL_USEC);
+	sd_event_source_set_time_relative(j->out.timer, POLL_USEC);
 	return 0;
 }
 
