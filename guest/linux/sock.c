@@ -128,16 +128,22 @@ static void vmcomm_sock_evict_work(struct work_struct *work)
 	vmcomm_sock_put(vs);
 }
 
-/* Give the socket back from a worker. The caller has a reference to both; any context. */
-void vmcomm_sock_evict_later(struct vmcomm_sock *vs, enum vmcomm_reason reason)
+/* @work, one of the socket's own, lets go of both references. The caller has a reference to both. */
+static void vmcomm_sock_queue(struct vmcomm_sock *vs, struct work_struct *work)
 {
 	sock_hold(vs->sk);
 	vmcomm_sock_get(vs);
-	vs->evict_reason = reason;
-	if (!queue_work(vmcomm_wq, &vs->evict_work)) {
+	if (!queue_work(vmcomm_wq, work)) {
 		sock_put(vs->sk);
 		vmcomm_sock_put(vs);
 	}
+}
+
+/* Give the socket back from a worker. The caller has a reference to both; any context. */
+void vmcomm_sock_evict_later(struct vmcomm_sock *vs, enum vmcomm_reason reason)
+{
+	vs->evict_reason = reason;
+	vmcomm_sock_queue(vs, &vs->evict_work);
 }
 
 static void vmcomm_sock_settle_work(struct work_struct *work)
@@ -158,12 +164,7 @@ static void vmcomm_sock_settle_work(struct work_struct *work)
 /* The peer may have said how many of our last bytes it took. Any context, with a reference. */
 static void vmcomm_sock_settle_later(struct vmcomm_sock *vs)
 {
-	sock_hold(vs->sk);
-	vmcomm_sock_get(vs);
-	if (!queue_work(vmcomm_wq, &vs->settle_work)) {
-		sock_put(vs->sk);
-		vmcomm_sock_put(vs);
-	}
+	vmcomm_sock_queue(vs, &vs->settle_work);
 }
 
 /*
