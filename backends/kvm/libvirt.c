@@ -32,7 +32,7 @@
 
 struct libvirt {
 	sd_event *event;
-	const char *uri;
+	char *uri;
 	struct libvirt_callbacks cb;
 	void *arg;
 	sd_event_source *io, *timer;
@@ -585,8 +585,12 @@ int libvirt_init(struct libvirt **out, sd_event *event, const char *uri,
 	if (!l)
 		return -ENOMEM;
 	pthread_mutex_init(&l->lock, NULL);
+	l->uri = strdup(uri);
+	if (!l->uri) {
+		free(l);
+		return -ENOMEM;
+	}
 	l->event = sd_event_ref(event);
-	l->uri = uri;
 	l->cb = *cb;
 	l->arg = arg;
 	l->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -605,6 +609,7 @@ int libvirt_init(struct libvirt **out, sd_event *event, const char *uri,
 		sd_event_unref(event);
 		if (l->bell >= 0)
 			close(l->bell);
+		free(l->uri);
 		free(l);
 		return err;
 	}
@@ -613,13 +618,27 @@ int libvirt_init(struct libvirt **out, sd_event *event, const char *uri,
 	return 0;
 }
 
+static void exit_at_once(int status, void *arg)
+{
+	fflush(NULL);
+	_exit(status);
+}
+
 void libvirt_free(struct libvirt *l)
 {
+	bool busy;
+
 	if (!l)
 		return;
 	l->io = sd_event_source_disable_unref(l->io);
 	l->timer = sd_event_source_disable_unref(l->timer);
 	l->event = sd_event_unref(l->event);
+	pthread_mutex_lock(&l->lock);
+	busy = l->working || l->lasting;
+	pthread_mutex_unlock(&l->lock);
+	/* Nothing that a thread inside libvirt may use can be torn down: not by destructors either. */
+	if (busy)
+		on_exit(exit_at_once, NULL);
 }
 
 /* -- secrets -- */

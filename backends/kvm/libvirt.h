@@ -51,14 +51,18 @@ struct libvirt;
 
 /**
  * libvirt_init() - connect, now and whenever the connection is lost
- * @uri: as in "qemu:///system"; must outlive the process, as the connection may: there is one
+ * @uri: as in "qemu:///system"; copied
  *
  * Return: 0 or negative errno; -EBUSY: there is one already.
  */
 int libvirt_init(struct libvirt **out, sd_event *event, const char *uri,
 		 const struct libvirt_callbacks *cb, void *arg);
 
-/** libvirt_free() - no callback after it; threads that wait for libvirt end with the process */
+/**
+ * libvirt_free() - no callback after it
+ *
+ * Threads that wait for libvirt end with the process, which then ends without destructors and exit handlers.
+ */
 void libvirt_free(struct libvirt *l);
 
 bool libvirt_connected(const struct libvirt *l);

@@ -6,7 +6,9 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -130,6 +132,22 @@ class WithoutLibvirt(Case):
         self.assertEqual(self.hook(domain(member())), (0, ""))
 
 
+class StandingStill(Case):
+    def test_ended_while_libvirt_does_not_answer(self):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(self.d.path("libvirt"))
+            s.listen(1)
+            s.settimeout(60)
+            with open(self.d.config, encoding="ascii") as f:
+                config = f.read()
+            with open(self.d.config, "w", encoding="ascii") as f:
+                f.write(config.replace("/nonexistent/libvirt-sock", self.d.path("libvirt")))
+            self.d.start()
+            conn, _ = s.accept()
+            self.d.stop()
+            conn.close()
+
+
 class Domains(Case):
     """libvirt's test driver: domains that run, but nothing can be attached to them."""
 
@@ -179,6 +197,16 @@ class Domains(Case):
         self.node(domain("", name="db", uuid=other, kind="test"))
         self.d.start()
         wait_for(lambda: self.d.vms() == {})
+
+    def test_ended_while_a_thread_is_inside_libvirt(self):
+        self.node(domain(member(), kind="test"))
+        for _ in range(25):
+            self.d.start()
+            self.d.ctl("group", "add", "blue", "--slots", "4", "--memory", "4M")  # the domain joins now
+            self.d.stop()
+            self.d.clean_up()
+            for name in ("run", "state"):
+                shutil.rmtree(self.d.path(name))
 
     def test_nonsense(self):
         self.run_with(domain(member("<vmcomm:address>10.0.0.1</vmcomm:address>", group="green"),
