@@ -34,7 +34,8 @@ struct move {
 	uint8_t uuid[16];
 	char connect[URI_MAX], uri[URI_MAX];
 	uint64_t bandwidth;
-	bool postcopy, go_on;
+	bool postcopy;
+	enum vmcomm_backend_fate fate;
 	int err;
 	char text[400];
 	enum vmcomm_backend_place place;
@@ -224,7 +225,7 @@ static void finish_run(struct move *v)
 	if (where(v))
 		return;
 	if (v->place == VMCOMM_PLACE_ENDED) {
-		if (v->go_on)
+		if (v->fate != VMCOMM_FATE_END)
 			failed(v, -ENOENT, "the domain has ended");
 		return;
 	}
@@ -233,19 +234,19 @@ static void finish_run(struct move *v)
 		v->err = err;
 		return;
 	}
-	if (v->go_on && v->place == VMCOMM_PLACE_MIGRATING) {
+	if (v->fate != VMCOMM_FATE_END && v->place == VMCOMM_PLACE_MIGRATING) {
 		virDomainAbortJob(dom);
 		while (left-- && !where(v) && v->place == VMCOMM_PLACE_MIGRATING)
 			usleep(PROGRESS_USEC);
 		if (v->place == VMCOMM_PLACE_MIGRATING)
 			failed(v, -ETIMEDOUT, "its migration does not end");
-	} else if (v->go_on && v->place == VMCOMM_PLACE_MOVED) {
+	} else if (v->fate == VMCOMM_FATE_GO_ON && v->place == VMCOMM_PLACE_MOVED) {
 		if (virDomainResume(dom))
 			failed(v, -EIO, "%s", libvirt_words(why, sizeof(why)));
-	} else if (!v->go_on && v->place == VMCOMM_PLACE_MOVED) {
+	} else if (v->fate == VMCOMM_FATE_END && v->place == VMCOMM_PLACE_MOVED) {
 		if (virDomainDestroy(dom))
 			failed(v, -EIO, "%s", libvirt_words(why, sizeof(why)));
-	} else if (!v->go_on) {
+	} else if (v->fate == VMCOMM_FATE_END) {
 		/* Never end one that may be alive. */
 		failed(v, -EBUSY, "the domain is still active here");
 	}
@@ -512,8 +513,8 @@ int libvirt_migrate(sd_event *event, const struct vmcomm_backend_vm *vm,
 	return err;
 }
 
-static int short_job(enum kind kind, sd_event *event, const struct vmcomm_backend_vm *vm, bool go_on,
-		     const struct vmcomm_backend_callbacks *cb, void *arg,
+static int short_job(enum kind kind, sd_event *event, const struct vmcomm_backend_vm *vm,
+		     enum vmcomm_backend_fate fate, const struct vmcomm_backend_callbacks *cb, void *arg,
 		     struct vmcomm_backend_job **job)
 {
 	struct move_job *j = job_new(kind, event, vm, cb, arg);
@@ -524,7 +525,7 @@ static int short_job(enum kind kind, sd_event *event, const struct vmcomm_backen
 		vmcomm_backend_job_free(j ? &j->base : NULL);
 		return -ENOMEM;
 	}
-	v->go_on = go_on;
+	v->fate = fate;
 	err = move_start(j, v);
 	if (err)
 		job_free(&j->base);
@@ -537,12 +538,12 @@ int libvirt_where(sd_event *event, const struct vmcomm_backend_vm *vm,
 		  const struct vmcomm_backend_callbacks *cb, void *arg,
 		  struct vmcomm_backend_job **job)
 {
-	return short_job(WHERE, event, vm, false, cb, arg, job);
+	return short_job(WHERE, event, vm, VMCOMM_FATE_CANCEL, cb, arg, job);
 }
 
-int libvirt_finish(sd_event *event, const struct vmcomm_backend_vm *vm, bool go_on,
-		   const struct vmcomm_backend_callbacks *cb, void *arg,
+int libvirt_finish(sd_event *event, const struct vmcomm_backend_vm *vm,
+		   enum vmcomm_backend_fate fate, const struct vmcomm_backend_callbacks *cb, void *arg,
 		   struct vmcomm_backend_job **job)
 {
-	return short_job(FINISH, event, vm, go_on, cb, arg, job);
+	return short_job(FINISH, event, vm, fate, cb, arg, job);
 }

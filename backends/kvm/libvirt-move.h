@@ -15,7 +15,7 @@ int libvirt_migrate(sd_event *event, const struct vmcomm_backend_vm *vm,
 int libvirt_where(sd_event *event, const struct vmcomm_backend_vm *vm,
 		  const struct vmcomm_backend_callbacks *cb, void *arg,
 		  struct vmcomm_backend_job **job);
-int libvirt_finish(sd_event *event, const struct vmcomm_backend_vm *vm, bool go_on,
+int libvirt_finish(sd_event *event, const struct vmcomm_backend_vm *vm, enum vmcomm_backend_fate fate,
 		   const struct vmcomm_backend_callbacks *cb, void *arg,
 		   struct vmcomm_backend_job **job);
 

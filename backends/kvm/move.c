@@ -10,6 +10,7 @@
 #include "move.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #define ANSWER_SECONDS	10
 #define POLL_USEC	100000
 #define WATCH_USEC	500000
+#define SETTLE_TRIES	100 /* of POLL_USEC each, for QEMU to take its disks back */
 
 enum kind { INCOMING, MIGRATE, LOOK, FINISH };
 
@@ -37,11 +39,17 @@ struct move {
 	bool only_watch;
 	bool announced; /* listening() was called */
 	bool waiting;	/* between two polls: the timer is no deadline */
-	bool go_on;
+	enum vmcomm_backend_fate fate;
 	bool quitting;
 	bool sending;	/* migrate was accepted */
 	bool cancel, cancel_sent;
 	char status[32];
+	/* the end that is made sure of, see settle() */
+	bool settling;
+	bool settle_moved;
+	unsigned int settle_tries;
+	int settle_err;
+	char settle_text[480];
 };
 
 static void poll_next(struct move *j);
@@ -99,6 +107,106 @@ int kvm_uuid_check(const struct vmcomm_backend_vm *vm, const char *got, char *te
 	snprintf(text, size, "the QEMU at %s is another VM: its uuid is %.36s, not %s", vm->control,
 		 got, want);
 	return -EINVAL;
+}
+
+/*
+ * -- undone: who runs on here has its disks --
+ *
+ * QEMU lets go of its disks before it has sent the last of a VM. One that is cancelled, or fails, in that
+ * moment may let the VM run without them (QEMU 7.2 does so in a tenth of late cancellations), and dies
+ * when the VM writes, or when the next migration begins. No query shows it. "cont" takes them back, and
+ * does nothing to a VM that runs and has them.
+ */
+
+static void settle_end(struct move *j)
+{
+	job_end(&j->out, j->settle_err, "%s", j->settle_text);
+}
+
+/* The VM is not as it should be. */
+static void settle_failed(struct move *j, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+static void settle_failed(struct move *j, const char *fmt, ...)
+{
+	size_t n = strlen(j->settle_text);
+	va_list args;
+
+	if (n && n < sizeof(j->settle_text) - 2) {
+		strcpy(j->settle_text + n, "; ");
+		n += 2;
+	}
+	va_start(args, fmt);
+	vsnprintf(j->settle_text + n, sizeof(j->settle_text) - n, fmt, args);
+	va_end(args);
+	if (!j->settle_err)
+		j->settle_err = -EIO;
+}
+
+static void settle_stopped(void *arg, json_t *result, const char *error)
+{
+	settle_end(arg);
+}
+
+static void settle_continued(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+
+	if (result) {
+		settle_end(j);
+	} else if (++j->settle_tries < SETTLE_TRIES) {
+		/* Whoever was to receive it may have them for a moment. */
+		wait_then_poll(j, POLL_USEC);
+	} else if (!strcmp(j->status, "running")) {
+		settle_failed(j,
+			      "its QEMU does not get its disks back (%.150s), so vmcommd stopped the "
+			      "vm: see that nobody else uses them, then let it run (QMP: cont)",
+			      error);
+		call(j, "stop", NULL, settle_stopped);
+	} else {
+		settle_failed(j, "its QEMU does not let it run: %.200s", error);
+		settle_end(j);
+	}
+}
+
+static void settle_status(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+
+	if (!result) {
+		settle_failed(j, "query-status: %.200s", error);
+		settle_end(j);
+		return;
+	}
+	snprintf(j->status, sizeof(j->status), "%s", get_text(result, "status"));
+	if (!strcmp(j->status, "running") ||
+	    (!strcmp(j->status, "postmigrate") && j->settle_moved)) {
+		call(j, "cont", NULL, settle_continued);
+	} else if (strcmp(j->status, "finish-migrate")) {
+		settle_end(j); /* somebody had stopped it before */
+	} else if (++j->settle_tries < SETTLE_TRIES) {
+		wait_then_poll(j, POLL_USEC);
+	} else {
+		settle_failed(j, "its QEMU has stopped it to migrate, and leaves it so");
+		settle_end(j);
+	}
+}
+
+static void settle_ask(struct move *j)
+{
+	call(j, "query-status", NULL, settle_status);
+}
+
+/*
+ * The job ends with @err and @text when the VM has its disks. @moved: it may stand still after a migration
+ * that QEMU calls complete, too.
+ */
+static void settle(struct move *j, bool moved, int err, const char *text)
+{
+	j->settling = true;
+	j->settle_moved = moved;
+	j->settle_err = err;
+	snprintf(j->settle_text, sizeof(j->settle_text), "%s", text);
+	settle_ask(j);
 }
 
 /* -- destination -- */
@@ -194,6 +302,7 @@ static void migrate_polled(void *arg, json_t *result, const char *error)
 	const char *status = get_text(result, "status"), *desc = get_text(result, "error-desc");
 	json_int_t total = json_integer_value(json_object_get(ram, "total"));
 	json_int_t remaining = json_integer_value(json_object_get(ram, "remaining"));
+	char text[400];
 
 	if (!result) {
 		job_end(&j->out, -EIO, "query-migrate: %s", error);
@@ -202,9 +311,11 @@ static void migrate_polled(void *arg, json_t *result, const char *error)
 			j->cb.progress(j->arg, (uint64_t)total, (uint64_t)total);
 		job_end(&j->out, 0, "%s", "");
 	} else if (!strcmp(status, "failed")) {
-		job_end(&j->out, -EIO, "QEMU's migration failed%s%.300s", *desc ? ": " : "", desc);
+		snprintf(text, sizeof(text), "QEMU's migration failed%s%.300s", *desc ? ": " : "",
+			 desc);
+		settle(j, false, -EIO, text);
 	} else if (!strcmp(status, "cancelled")) {
-		job_end(&j->out, -ECANCELED, "cancelled");
+		settle(j, false, -ECANCELED, "cancelled");
 	} else {
 		if (j->cb.progress && total > 0 && remaining >= 0 && remaining <= total)
 			j->cb.progress(j->arg, (uint64_t)(total - remaining), (uint64_t)total);
@@ -260,16 +371,54 @@ static void migrate_parameters_set(void *arg, json_t *result, const char *error)
 		migrate_begin(j);
 }
 
-static void migrate_status(struct move *j)
+static void migrate_set(struct move *j)
 {
-	if (!strcmp(j->status, "postmigrate") || !strcmp(j->status, "inmigrate"))
-		job_end(&j->out, -EIO, "its QEMU is in state '%s'", j->status);
-	else if (j->bandwidth)
+	if (j->bandwidth)
 		call(j, "migrate-set-parameters",
 		     json_pack("{s:I}", "max-bandwidth", (json_int_t)j->bandwidth),
 		     migrate_parameters_set);
 	else
 		migrate_begin(j);
+}
+
+static void migrate_has_disks(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+
+	if (!result)
+		job_end(&j->out, -EIO,
+			"its QEMU does not get its disks back, which an earlier migration took: %s",
+			error);
+	else
+		migrate_set(j);
+}
+
+/* It does not run, so "cont" is not for us to say: has it ever been without its disks? */
+static void migrate_history_known(void *arg, json_t *result, const char *error)
+{
+	struct move *j = arg;
+	const char *earlier = get_text(result, "status");
+
+	if (!result)
+		job_end(&j->out, -EIO, "query-migrate: %s", error);
+	else if (*earlier && strcmp(earlier, "none"))
+		job_end(&j->out, -EBUSY,
+			"its QEMU is in state '%s' and has had a migration before (%s), so nobody can "
+			"tell whether it has its disks, without which it would die now: if the vm lives "
+			"here, let it run (QMP: cont)",
+			j->status, earlier);
+	else
+		migrate_set(j);
+}
+
+static void migrate_status(struct move *j)
+{
+	if (!strcmp(j->status, "inmigrate"))
+		job_end(&j->out, -EIO, "its QEMU waits for a migration itself (state 'inmigrate')");
+	else if (!strcmp(j->status, "running"))
+		call(j, "cont", NULL, migrate_has_disks); /* see settle() */
+	else
+		call(j, "query-migrate", NULL, migrate_history_known);
 }
 
 static void move_cancel(struct vmcomm_backend_job *job)
@@ -296,25 +445,30 @@ static void look_known(void *arg, json_t *result, const char *error)
 	struct move *j = arg;
 	const char *migration = get_text(result, "status");
 	enum vmcomm_backend_place place = VMCOMM_PLACE_HERE;
+	bool undone;
 
 	if (!result) {
 		job_end(&j->out, -EIO, "query-migrate: %s", error);
 		return;
 	}
+	undone = !strcmp(migration, "failed") || !strcmp(migration, "cancelled");
 	if (!strcmp(j->status, "inmigrate"))
 		place = VMCOMM_PLACE_INCOMING;
-	else if (!strcmp(j->status, "postmigrate"))
+	else if (!strcmp(j->status, "postmigrate") && !undone)
 		place = VMCOMM_PLACE_MOVED;
 	else if (migration_active(migration))
 		place = VMCOMM_PLACE_MIGRATING;
 	if (j->cb.place)
 		j->cb.place(j->arg, place);
-	job_end(&j->out, 0, "%s", "");
+	if (undone)
+		settle(j, false, 0, "");
+	else
+		job_end(&j->out, 0, "%s", "");
 }
 
 /* -- finish -- */
 
-static void finish_done(void *arg, json_t *result, const char *error)
+static void finish_quit(void *arg, json_t *result, const char *error)
 {
 	struct move *j = arg;
 
@@ -333,7 +487,7 @@ static void finish_cancelling(void *arg, json_t *result, const char *error)
 	else if (migration_active(get_text(result, "status")))
 		wait_then_poll(j, POLL_USEC);
 	else
-		job_end(&j->out, 0, "%s", "");
+		settle(j, j->fate == VMCOMM_FATE_GO_ON, 0, "");
 }
 
 static void finish_cancelled(void *arg, json_t *result, const char *error)
@@ -343,11 +497,9 @@ static void finish_cancelled(void *arg, json_t *result, const char *error)
 
 static void finish_status(struct move *j)
 {
-	if (!j->go_on) {
+	if (j->fate == VMCOMM_FATE_END) {
 		j->quitting = true;
-		call(j, "quit", NULL, finish_done);
-	} else if (!strcmp(j->status, "postmigrate")) {
-		call(j, "cont", NULL, finish_done);
+		call(j, "quit", NULL, finish_quit);
 	} else if (!j->cancel_sent) {
 		j->cancel_sent = true;
 		call(j, "migrate_cancel", NULL, finish_cancelled);
@@ -385,7 +537,9 @@ static void status_known(void *arg, json_t *result, const char *error)
 
 static void poll_next(struct move *j)
 {
-	if (j->kind == MIGRATE && j->sending)
+	if (j->settling)
+		settle_ask(j);
+	else if (j->kind == MIGRATE && j->sending)
 		migrate_poll(j);
 	else
 		call(j, "query-status", NULL, status_known);
@@ -541,8 +695,8 @@ int kvm_look(sd_event *event, const struct vmcomm_backend_vm *vm,
 	return err;
 }
 
-int kvm_finish(sd_event *event, const struct vmcomm_backend_vm *vm, bool go_on,
-	       const struct vmcomm_backend_callbacks *cb, void *arg,
+int kvm_finish(sd_event *event, const struct vmcomm_backend_vm *vm,
+	       enum vmcomm_backend_fate fate, const struct vmcomm_backend_callbacks *cb, void *arg,
 	       struct vmcomm_backend_job **job)
 {
 	struct move *j;
@@ -550,7 +704,7 @@ int kvm_finish(sd_event *event, const struct vmcomm_backend_vm *vm, bool go_on,
 
 	if (err)
 		return err;
-	j->go_on = go_on;
+	j->fate = fate;
 	*job = &j->base;
 	return 0;
 }

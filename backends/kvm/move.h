@@ -24,7 +24,7 @@ int kvm_migrate(sd_event *event, const struct vmcomm_backend_vm *vm,
 int kvm_look(sd_event *event, const struct vmcomm_backend_vm *vm,
 	     const struct vmcomm_backend_callbacks *cb, void *arg,
 	     struct vmcomm_backend_job **job);
-int kvm_finish(sd_event *event, const struct vmcomm_backend_vm *vm, bool go_on,
+int kvm_finish(sd_event *event, const struct vmcomm_backend_vm *vm, enum vmcomm_backend_fate fate,
 	       const struct vmcomm_backend_callbacks *cb, void *arg,
 	       struct vmcomm_backend_job **job);
 

@@ -55,7 +55,8 @@ struct move {
 	unsigned int was, coming;
 	bool only_watch, announced;
 	/* source */
-	bool cancel, go_on;
+	bool cancel;
+	enum vmcomm_backend_fate fate;
 	enum vmcomm_backend_place place;
 };
 
@@ -388,7 +389,7 @@ static void finish_go_on(struct move *j)
 	xl_note(j, 0);
 	if (!err) {
 		let_run(j, j->domid, finish_known);
-	} else if (j->polls) {
+	} else if (j->polls || j->fate == VMCOMM_FATE_CANCEL) {
 		/* It was given away before xl could be ended: that is not ours to undo now. */
 		job_end(&j->out, 0, "%s", "");
 	} else {
@@ -444,10 +445,10 @@ static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 		look_begin(j);
 		break;
 	case FINISH:
-		if (j->go_on)
-			finish_go_on(j);
-		else
+		if (j->fate == VMCOMM_FATE_END)
 			finish_end(j);
+		else
+			finish_go_on(j);
 		break;
 	case MIGRATE:
 		break;
@@ -546,7 +547,7 @@ int xen_look(sd_event *event, const struct vmcomm_backend_vm *vm,
 	return 0;
 }
 
-int xen_finish(sd_event *event, const struct vmcomm_backend_vm *vm, bool go_on,
+int xen_finish(sd_event *event, const struct vmcomm_backend_vm *vm, enum vmcomm_backend_fate fate,
 	       const struct vmcomm_backend_callbacks *cb, void *arg,
 	       struct vmcomm_backend_job **job)
 {
@@ -554,7 +555,7 @@ int xen_finish(sd_event *event, const struct vmcomm_backend_vm *vm, bool go_on,
 
 	if (!j)
 		return -ENOMEM;
-	j->go_on = go_on;
+	j->fate = fate;
 	*job = &j->base;
 	return 0;
 }

@@ -46,7 +46,7 @@ int xen_migrate(sd_event *event, const struct vmcomm_backend_vm *vm,
 		struct vmcomm_backend_job **job);
 int xen_look(sd_event *event, const struct vmcomm_backend_vm *vm,
 	     const struct vmcomm_backend_callbacks *cb, void *arg, struct vmcomm_backend_job **job);
-int xen_finish(sd_event *event, const struct vmcomm_backend_vm *vm, bool go_on,
+int xen_finish(sd_event *event, const struct vmcomm_backend_vm *vm, enum vmcomm_backend_fate fate,
 	       const struct vmcomm_backend_callbacks *cb, void *arg,
 	       struct vmcomm_backend_job **job);
 

@@ -41,6 +41,13 @@ enum vmcomm_backend_place {
 	VMCOMM_PLACE_MOVED,	/* stopped after a migration that the hypervisor calls complete */
 };
 
+/* What shall become of a VM whose migration began here. */
+enum vmcomm_backend_fate {
+	VMCOMM_FATE_END,    /* it lives elsewhere: what stands still here is ended */
+	VMCOMM_FATE_GO_ON,  /* it does not live elsewhere: it runs on here, sent completely or not */
+	VMCOMM_FATE_CANCEL, /* it runs on here unless it was sent completely by now: then nothing is done */
+};
+
 /* What the operator may want of a migration. */
 struct vmcomm_backend_migration {
 	const char *uri;     /* where the destination takes it, in the hypervisor's own words */
@@ -103,21 +110,22 @@ struct vmcomm_backend {
 			struct vmcomm_backend_job **job);
 	/*
 	 * Source of a migration, the device is detached. done(0): everything is sent and the VM stands
-	 * still here; otherwise it runs on here. cancel() makes it -ECANCELED, or comes too late.
+	 * still here; otherwise it runs on here, but nobody can say so after -ETIMEDOUT and -ECONNRESET:
+	 * look() does. cancel() makes it -ECANCELED, or comes too late.
 	 */
 	int (*migrate)(sd_event *event, const struct vmcomm_backend_vm *vm,
 		       const struct vmcomm_backend_migration *how,
 		       const struct vmcomm_backend_callbacks *cb, void *arg,
 		       struct vmcomm_backend_job **job);
-	/* Where is it? Calls place(), then done(0), or only done(). */
+	/*
+	 * Where is it? Calls place(), then done(0), or only done(). A VM that lives here lacks nothing
+	 * then that a migration which came to nothing took from it.
+	 */
 	int (*look)(sd_event *event, const struct vmcomm_backend_vm *vm,
 		    const struct vmcomm_backend_callbacks *cb, void *arg,
 		    struct vmcomm_backend_job **job);
-	/*
-	 * What shall become of it: stopped after a migration, it runs on here (@go_on), or is ended; with
-	 * a migration under way and @go_on, that is cancelled.
-	 */
-	int (*finish)(sd_event *event, const struct vmcomm_backend_vm *vm, bool go_on,
+	/* Let @fate come true; a migration that is under way is cancelled, but for VMCOMM_FATE_END. */
+	int (*finish)(sd_event *event, const struct vmcomm_backend_vm *vm, enum vmcomm_backend_fate fate,
 		      const struct vmcomm_backend_callbacks *cb, void *arg,
 		      struct vmcomm_backend_job **job);
 };

@@ -686,13 +686,18 @@ static void memory_done(void *arg, int err, const char *text)
 		event(mg, "the memory is sent");
 		mg->step = SWITCH;
 		go(mg, step_switch);
+	} else if (err == -ETIMEDOUT || err == -ECONNRESET) {
+		/* The hypervisor fell silent in the middle of it: only a look can tell. */
+		event(mg, "%s", text);
+		vmcomm_error_set(&mg->why, -EIO, "%s", text);
+		go(mg, step_look);
 	} else if (err == -ECANCELED && mg->peer_lost) {
 		fail(mg, lost.code, "%s", lost.text);
 	} else if (err == -ECANCELED && mg->timed_out) {
 		fail(mg, -ETIMEDOUT, "not done within %u s: the vm writes its memory faster than it is "
 		     "sent, or the link is slow", mg->limit);
 	} else {
-		fail(mg, err == -ECANCELED || err == -ETIMEDOUT ? err : -EIO, "%s", text);
+		fail(mg, err == -ECANCELED || err == -EBUSY ? err : -EIO, "%s", text);
 	}
 	vmcomm_backend_job_free(mg->job);
 	mg->job = NULL;
@@ -817,7 +822,7 @@ static void step_end(struct migration *mg)
 	drop_peer(mg);
 	stop_timer(mg);
 	vm_backend_fill(mg->vm, &bvm);
-	if (vm_backend(mg->vm)->finish(mg->m->event, &bvm, false, &cbs, mg, &mg->job))
+	if (vm_backend(mg->vm)->finish(mg->m->event, &bvm, VMCOMM_FATE_END, &cbs, mg, &mg->job))
 		go(mg, step_forget);
 }
 
@@ -946,13 +951,14 @@ static void step_undo(struct migration *mg)
 	if (mg->vm->moving.sent && mg->place != VMCOMM_PLACE_ENDED) {
 		mg->vm->moving.sent = false;
 		vm_backend_fill(mg->vm, &bvm);
-		if (!vm_backend(mg->vm)->finish(mg->m->event, &bvm, true, &cbs, mg, &mg->job))
+		if (!vm_backend(mg->vm)->finish(mg->m->event, &bvm, VMCOMM_FATE_GO_ON, &cbs, mg,
+						&mg->job))
 			return;
 	}
 	undo_attach(mg);
 }
 
-/* -- look: after a start of vmcommd, and for migrate_find() -- */
+/* -- look: after a start of vmcommd, a silence of the hypervisor, and for migrate_find() -- */
 
 static void look_place(void *arg, enum vmcomm_backend_place place)
 {
@@ -977,7 +983,7 @@ static void look_stop_sending(struct migration *mg)
 
 	event(mg, "its migration is still going on: cancelling it");
 	vm_backend_fill(mg->vm, &bvm);
-	if (vm_backend(mg->vm)->finish(mg->m->event, &bvm, true, &cbs, mg, &mg->job))
+	if (vm_backend(mg->vm)->finish(mg->m->event, &bvm, VMCOMM_FATE_CANCEL, &cbs, mg, &mg->job))
 		set_timer(mg, AGAIN_USEC, step_look);
 }
 
@@ -1029,6 +1035,7 @@ static void find_answered(struct migration *mg, json_t *msg)
 static void look_done(void *arg, int err, const char *text)
 {
 	struct migration *mg = arg;
+	struct vmcomm_error why = mg->why;
 
 	if (err)
 		event(mg, "%s", text);
@@ -1040,10 +1047,14 @@ static void look_done(void *arg, int err, const char *text)
 	}
 	switch (mg->place) {
 	case VMCOMM_PLACE_HERE:
-		if (mg->find)
+		if (mg->find) {
 			go(mg, find_here);
-		else
+		} else if (why.code) {
+			mg->step = MEMORY;
+			fail(mg, why.code, "%s", why.text);
+		} else {
 			fail(mg, -EINTR, "vmcommd was ended in the middle of it");
+		}
 		break;
 	case VMCOMM_PLACE_MIGRATING:
 		if (mg->find)
@@ -1059,6 +1070,7 @@ static void look_done(void *arg, int err, const char *text)
 			break;
 		}
 		mg->vm->moving.sent = !mg->find;
+		memset(&mg->why, 0, sizeof(mg->why));
 		mg->step = SWITCH;
 		go(mg, mg->find ? find_next : step_switch);
 	}

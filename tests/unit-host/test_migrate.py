@@ -37,6 +37,11 @@ class SimQemu:
         self.no_unplug = False
         self.fail = None        # what the migration fails with
         self.mute_load = False  # the receiver dies instead of running
+        self.inactive = False   # without its disks: QEMU dies when it migrates so
+        self.late = False       # what ends a migration comes too late to keep it from that
+        self.finishing = 0      # questions until it runs on after an undone migration
+        self.cont_error = None
+        self.complete_next = False  # it is through after the next question about it
         self.polls = 0
         self.commands = []
         self.target = None
@@ -83,6 +88,9 @@ class SimQemu:
     # -- monitor ---------------------------------------------------------------------------------
 
     def do_query_status(self):
+        if self.finishing:
+            self.finishing -= 1
+            return {"status": "finish-migrate"}
         return {"status": self.status}
 
     def do_query_uuid(self):
@@ -127,8 +135,11 @@ class SimQemu:
         if self.migration == "active":
             self.polls += 1
             if self.fail:
-                self.migration = "failed"
+                self.undone("failed")
                 return {"status": "failed", "error-desc": self.fail}
+            if self.complete_next:
+                self.complete()
+                return {"status": "active"}
             if self.polls >= 3 and not self.held:
                 self.complete()
         if not self.migration:
@@ -145,21 +156,37 @@ class SimQemu:
             raise RuntimeError("Migration is disabled when using feature 'peer mode' in device 'ivshmem'")
         if uri not in self.world:
             raise RuntimeError("Connection refused")
+        if self.inactive:
+            self.close()  # Assertion `!(bs->open_flags & BDRV_O_INACTIVE)' failed.
+            raise RuntimeError("it has died")
         self.target, self.migration, self.polls = self.world[uri], "active", 0
         return {}
 
     def do_migrate_cancel(self):
         if self.migration == "active":
-            self.migration = "cancelled"
+            self.undone("cancelled")
             self.target.close()
         return {}
 
     def do_cont(self):
-        self.status = "running"
+        if self.finishing:
+            raise RuntimeError("Migration is not finalized yet")
+        if self.cont_error:
+            raise RuntimeError(self.cont_error)
+        self.status, self.inactive = "running", False
         return {}
 
+    def do_stop(self):
+        self.status = "paused"
+        return {}
+
+    def undone(self, how):
+        self.migration = how
+        if self.late:
+            self.inactive, self.finishing = True, 3
+
     def complete(self):
-        self.migration, self.status = "completed", "postmigrate"
+        self.migration, self.status, self.inactive = "completed", "postmigrate", True
         if self.target.mute_load:
             self.target.close()
         else:
@@ -258,6 +285,7 @@ class Case(unittest.TestCase):
         wait_for(lambda: self.a.vm("vm")["state"] == "up")
         self.assertEqual(self.qa.status, "running")
         self.assertNotIn("migrates_to", self.a.vm("vm"))
+        self.assertFalse(self.qa.inactive, self.qa.commands)
         if attached:
             self.assertIsNotNone(self.qa.device)
 
@@ -434,6 +462,152 @@ class Full(Case):
         text = self.a.ctl("migrate", "vm", "b", expect=EXIT["conflict"])
         self.assertIn("is full", text)
         self.at_a()
+
+
+class Undone(Case):
+    """QEMU may let a VM run without its disks after a migration that came to nothing, and dies then."""
+
+    def next_one_works(self):
+        """Another receiver, another try."""
+        if self.qb.dead:
+            self.qb = SimQemu(self.world, self.b.path("again.qmp"), incoming=True)
+            self.addCleanup(lambda: self.qb.close())
+            self.expect()
+        elif not self.b.vms():
+            self.expect()
+        self.qa.held, self.qa.fail = False, None
+        self.assertTrue(self.a.ctl("migrate", "vm", "b")[-1]["result"]["attached"])
+        self.at_b()
+
+    def begun(self, **how):
+        self.expect()
+        self.qa.held = True
+        for name, value in how.items():
+            setattr(self.qa, name, value)
+        p = self.popen()
+        wait_for(lambda: self.qa.migration == "active")
+        return p
+
+    def test_cancelled_late(self):
+        p = self.begun(late=True)
+        self.a.ctl("migrate", "--cancel", "vm", parse=False)
+        self.assertEqual(p.wait(60), 8)
+        self.at_a()
+        self.next_one_works()
+
+    def test_failed_late(self):
+        self.expect()
+        self.qa.fail, self.qa.late = "Unable to write to socket", True
+        text = self.a.ctl("migrate", "vm", "b", expect=EXIT["failed"])
+        self.assertIn("Unable to write", text)
+        self.at_a()
+        self.next_one_works()
+
+    def test_destination_lost_late(self):
+        p = self.begun(late=True)
+        self.b.kill()
+        self.assertNotEqual(p.wait(60), 0)
+        self.at_a()
+        self.b.start()
+        self.next_one_works()
+
+    def test_source_killed_and_cancelled_late(self):
+        self.begun(late=True)
+        self.a.kill()
+        self.a.start()
+        self.at_a()
+        self.assertIn("migrate_cancel", self.qa.commands)
+        self.next_one_works()
+
+    def test_source_killed_and_failed_late(self):
+        """It failed while nobody looked."""
+        self.begun()
+        self.a.kill()
+        with self.qa.lock:
+            self.qa.undone("failed")
+            self.qa.inactive = True
+        self.a.start()
+        self.at_a()
+        self.next_one_works()
+
+    def test_somebody_else_left_it_so(self):
+        self.qa.migration, self.qa.inactive = "cancelled", True
+        self.next_one_works()
+
+    def test_stopped_with_a_past(self):
+        """Whether it has its disks cannot be seen, and it is not for vmcommd to let it run."""
+        self.expect()
+        self.qa.status, self.qa.migration, self.qa.inactive = "paused", "cancelled", True
+        text = self.a.ctl("migrate", "vm", "b", expect=EXIT["conflict"])
+        for word in "step 'memory'", "'paused'", "cancelled", "cont":
+            self.assertIn(word, text)
+        self.assertEqual(self.qa.status, "paused")
+        self.assertFalse(self.qa.dead)
+        self.assertNotIn("migrate", self.qa.commands)
+        self.qa.do_cont()
+        self.next_one_works()
+
+    def test_stopped_without_one(self):
+        self.qa.status = "paused"
+        self.next_one_works()
+        self.assertNotIn("cont", self.qa.commands)
+
+    def test_disks_are_not_given_back(self):
+        """Somebody has them: it stands still rather than die, and is told about."""
+        p = self.begun(late=True)
+        self.qa.cont_error = 'Failed to get "write" lock'
+        self.a.ctl("migrate", "--cancel", "vm", parse=False)
+        _, err = p.communicate(timeout=60)
+        self.assertEqual(p.returncode, 8, err)
+        for word in "write", "lock", "stopped", "cont":
+            self.assertIn(word, err)
+        self.assertEqual(self.qa.status, "paused")
+        self.qa.cont_error = None
+        self.qa.do_cont()
+        self.next_one_works()
+
+    def test_refused_at_the_beginning(self):
+        self.expect()
+        self.qa.cont_error = 'Failed to get "write" lock'
+        text = self.a.ctl("migrate", "vm", "b", expect=EXIT["failed"])
+        self.assertIn("does not get its disks back", text)
+        self.assertNotIn("migrate", self.qa.commands)
+        self.qa.cont_error = None
+        self.next_one_works()
+
+    def test_complete_after_a_look(self):
+        """vmcommd, started again, sees it migrate; it is through before it can be cancelled."""
+        p = self.begun()
+        self.a.kill()
+        p.wait(60)
+        self.qa.complete_next = True
+        self.a.start()
+        self.at_b()
+        self.assertNotIn("cont", self.qa.commands[self.qa.commands.index("migrate"):])
+
+    def monitor_lost(self, complete):
+        p = self.begun()
+        with self.qa.lock:
+            if complete:
+                self.qa.complete()
+            for conn in list(self.qa.server.conns):
+                conn.shutdown(socket.SHUT_RDWR)
+        return p
+
+    def test_monitor_lost(self):
+        """Nobody knows what became of it: QEMU is asked again before anything is done."""
+        p = self.monitor_lost(complete=False)
+        _, err = p.communicate(timeout=60)
+        self.assertEqual(p.returncode, EXIT["failed"], err)
+        self.assertIn("step 'memory'", err)
+        self.at_a()
+        self.assertIn("migrate_cancel", self.qa.commands)
+        self.next_one_works()
+
+    def test_monitor_lost_at_the_end(self):
+        p = self.monitor_lost(complete=True)
+        self.assertEqual(p.wait(60), 0, self.a.log())
+        self.at_b()
 
 
 class Strangers(Case):
