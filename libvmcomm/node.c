@@ -82,7 +82,7 @@ static void vmcomm_pair_wipe(struct vmcomm_pair *pair)
 
 int vmcomm_node_init(struct vmcomm_node *node, const struct vmcomm_node_config *config)
 {
-	struct vmcomm_location loc;
+	struct vmcomm_location loc, row;
 	struct vmcomm_pair *pair;
 	bool released = true;
 	u32 i;
@@ -95,6 +95,7 @@ int vmcomm_node_init(struct vmcomm_node *node, const struct vmcomm_node_config *
 	node->priv = config->priv;
 	node->lay = *config->lay;
 	node->slot = config->slot;
+	node->members = 0;
 	node->location_word = config->location_word;
 	node->page = config->page;
 	node->reclaim_ask = config->reclaim_ask;
@@ -137,6 +138,8 @@ int vmcomm_node_init(struct vmcomm_node *node, const struct vmcomm_node_config *
 		 * other would otherwise wait for each other for ever.
 		 */
 		vmcomm_store64(&pair->mine->peer_incarnation, 0);
+		if (!node->backend->location(node, i, &row) && row.state == VMCOMM_SLOT_LIVE)
+			node->members |= 1ULL << i;
 		/* Ask all of them before giving up. */
 		released &= vmcomm_node_released(node, i);
 	}
@@ -267,6 +270,7 @@ static void vmcomm_pair_hello(struct vmcomm_pair *pair, u64 inc)
 	pair->peer_inc = inc;
 	vmcomm_store32(&pair->mine->state, VMCOMM_PAIR_UP);
 	vmcomm_store_release64(&pair->mine->peer_incarnation, inc);
+	node->members |= 1ULL << pair->slot;
 	VMCOMM_WRITE_ONCE(pair->state, VMCOMM_PEER_HELLO);
 	node->backend->doorbell(node, pair->slot, VMCOMM_VECTOR_EVENT);
 }
@@ -334,6 +338,10 @@ static void vmcomm_pair_check_host(struct vmcomm_pair *pair)
 
 	if (node->backend->location(node, pair->slot, &loc))
 		return;
+	if (loc.state == VMCOMM_SLOT_LIVE || pair->state != VMCOMM_PEER_DOWN)
+		node->members |= 1ULL << pair->slot;
+	else
+		node->members &= ~(1ULL << pair->slot);
 	if (pair->state == VMCOMM_PEER_HELLO &&
 	    (loc.generation != pair->loc.generation ||
 	     (loc.state != VMCOMM_SLOT_LIVE && loc.state != VMCOMM_SLOT_LEAVING))) {
@@ -562,14 +570,17 @@ int vmcomm_node_find(struct vmcomm_node *node, const u8 addr[16])
 {
 	const struct vmcomm_location *l;
 	struct vmcomm_location loc;
+	struct vmcomm_pair *pair;
 	int found = -ENOENT;
+	u64 left;
 	u32 i, k;
 
 	vmcomm_lock(&node->lock); /* the copies change */
-	for (i = 0; i < node->lay.slots && found < 0; i++) {
-		struct vmcomm_pair *pair = node->pair[i];
-
-		if (!pair)
+	/* All connections of the VM come here, and most slots may be free: do not ask for those (M2). */
+	left = node->members;
+	for (i = 0; left && found < 0; i++, left >>= 1) {
+		pair = node->pair[i];
+		if (!(left & 1) || !pair)
 			continue;
 		/*
 		 * The copy of a pair that is up is kept fresh by the tick; for the others ask the

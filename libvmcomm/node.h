@@ -102,6 +102,7 @@ struct vmcomm_node {
 	struct vmcomm_lock lock;
 	struct vmcomm_heap heap;
 	struct vmcomm_pair *pair[VMCOMM_SLOTS_MAX];
+	u64 members; /* bit mask of slots: pairs that are not down, and who was there at the last tick */
 	u32 up;	     /* memory may be used */
 	u32 leaving; /* no new connections */
 	u32 enabled; /* senders may enter rings */

@@ -14,15 +14,19 @@ GROUP = "bench"
 class Members:
     """NUMBER guests on NET, booted, with the module loaded, attached to one group.
 
+    prefix    of the guests' names
+    slots     of the group, at least
+    extra     more words for their QEMUs
+    machine   more of lab.Machine
     members   guests.cluster.Member for each, in the order of their slots
     """
 
-    def __init__(self, lab, number, net, memory="64M"):
+    def __init__(self, lab, number, net, memory="64M", prefix="g", extra=(), slots=2, **machine):
         self._scratch = tempfile.TemporaryDirectory(prefix="vmc-")
         self.daemon = daemonlib.Daemon(paths.BUILD, self._scratch.name)
-        monitors = [f"{self._scratch.name}/g{i + 1}.qmp" for i in range(number)]
-        guests = [lab.define(f"g{i + 1}", net=net,
-                             extra=["-qmp", f"unix:{monitor},server=on,wait=off"])
+        monitors = [f"{self._scratch.name}/{i + 1}.qmp" for i in range(number)]
+        guests = [lab.define(f"{prefix}{i + 1}", net=net,
+                             extra=["-qmp", f"unix:{monitor},server=on,wait=off", *extra], **machine)
                   for i, monitor in enumerate(monitors)]
         for guest in guests:
             guest.launch()
@@ -31,7 +35,7 @@ class Members:
             guest.wait_ready()
             guest.insmod(paths.module(guest.kernel))
         self.members = [Member(self, guest, slot) for slot, guest in enumerate(guests)]
-        self.ctl("group", "add", GROUP, "--slots", max(2, number), "--memory", memory)
+        self.ctl("group", "add", GROUP, "--slots", max(slots, number), "--memory", memory)
         for guest, monitor in zip(guests, monitors):
             self.ctl("vm", "add", guest.name, "--group", GROUP, "--key-file",
                      self.daemon.group_key(GROUP), "--address", guest.ip4, "--address", guest.ip6,

@@ -18,14 +18,15 @@ from . import cache, initramfs, kernel as kernels
 _PROBE_SECONDS = 10
 
 
-def arguments(accel):
-    """QEMU's arguments for ACCEL ("kvm" or "tcg")."""
+def arguments(accel, icount=None):
+    """QEMU's arguments for ACCEL ("kvm" or "tcg"); icount: see qemu.Machine."""
     if accel == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
     # TCG runs "rep movsb" a byte at a time; without erms the kernel copies by words (40 x faster).
     # With the default gigabyte of translated code a reset guest spends up to 20 s on overwriting
     # pages that hold stale translations; with 128 MiB it does not, and nothing else gets slower.
-    return ["-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max,-erms"]
+    thread, more = ("multi", []) if icount is None else ("single", ["-icount", f"shift={icount}"])
+    return ["-accel", f"tcg,thread={thread},tb-size=128", "-cpu", "max,-erms", *more]
 
 
 def choose(kernel=None):

@@ -151,7 +151,8 @@ class Guest:
     def command_line(self, files, nic=None):
         """QEMU's arguments; files has the paths of agent, qmp and console."""
         image = initramfs.build(self.kernel, bool(self.machine.disk))
-        return qemu.command_line(self.name, self.machine, accel.arguments(self.lab.accel),
+        return qemu.command_line(self.name, self.machine,
+                                 accel.arguments(self.lab.accel, self.machine.icount),
                                  self.kernel.boot_image(), image, files, nic or self._nic,
                                  self._words)
 

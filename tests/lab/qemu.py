@@ -20,6 +20,7 @@ class Machine:
     append          extra words for the kernel's command line
     extra           extra QEMU arguments, as a list
     disk            path of a root disk (lab.rootdisk) instead of the host's root: it can migrate
+    icount          under TCG: the guest's clock goes by its instructions, 2^icount ns for each
     ram             file that is its memory, shared with the QEMU that it migrates to; see Guest.receiver
     """
 
@@ -30,6 +31,7 @@ class Machine:
     append: str = ""
     extra: list = field(default_factory=list)
     disk: str = ""
+    icount: int = None
     ram: str = ""
 
 

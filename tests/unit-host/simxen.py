@@ -36,6 +36,7 @@ class Xen:
         self.held = None        # the stage that it does not leave
         self.broken = {}        # stage: what goes wrong there
         self.stubborn = False   # the transport ignores signals
+        self.pause = 0.5         # seconds after a quarter of the memory
         self.flood = False      # xl talks a lot
         self.hold_leave = False  # guests do not leave
         self.pid = None         # of the xl that migrates
@@ -248,7 +249,7 @@ class Xen:
         there = self.other.add(f"{name}--incoming", uuid, standing=True)
         try:
             puppet.tell(helper=1024000)
-            time.sleep(0.5)
+            time.sleep(self.pause)
             if self.flood:
                 puppet.tell(flood=200000)
             if self.reach(puppet, "memory"):

@@ -204,7 +204,9 @@ class Domains(Case):
             self.d.start()
             self.d.ctl("group", "add", "blue", "--slots", "4", "--memory", "4M")  # the domain joins now
             self.d.stop()
+            keepers = self.d.keepers().values()
             self.d.clean_up()
+            wait_for(lambda pids=keepers: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
             for name in ("run", "state"):
                 shutil.rmtree(self.d.path(name))
 

@@ -120,6 +120,7 @@ class Case(unittest.TestCase):
 class Good(Case):
     def test_there_and_back(self):
         self.expect()
+        self.xa.pause = 3  # vmcommd looks now and then how far it is
         self.assertEqual(self.b.vm("vm")["state"], "incoming")
         number = self.a.vm("vm")["location"]
         steps = self.a.ctl("migrate", "vm", "b")

@@ -115,6 +115,7 @@ static void strict_unshare(struct vmcomm_node *node, u32 peer, u32 chunk, u32 co
 static int back_location(struct vmcomm_node *node, u32 slot, struct vmcomm_location *loc)
 {
 	must_lock(node);
+	fvm_of(node)->fix->rows_read++;
 	return vmcomm_region_location(&fvm_of(node)->fix->region, slot, loc);
 }
 

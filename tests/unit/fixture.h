@@ -50,6 +50,7 @@ struct fix {
 	void *mem;
 	struct vmcomm_layout lay;
 	struct vmcomm_region region;
+	unsigned int rows_read; /* of the location table, by nodes */
 	u32 vms;
 	struct fvm vm[FIX_VMS];
 	u64 generation;

@@ -118,6 +118,30 @@ START_TEST(find)
 }
 END_TEST
 
+/* Each connection of the VM is looked up: free slots, and peers that are up, cost no look at the table. */
+START_TEST(find_reads_no_row)
+{
+	struct fix *f = fix_new(3, 1u << 24, 16);
+	u8 addr[16] = {[15] = 77};
+	unsigned int before;
+
+	fix_row(f, 2, VMCOMM_SLOT_FREE, 0);
+	fix_start(f, 0);
+	fix_start(f, 1);
+	fix_run(f);
+	ck_assert(vmcomm_node_pair_up(&f->vm[0].node, 1));
+	before = f->rows_read;
+	ck_assert_int_eq(vmcomm_node_find(&f->vm[0].node, addr), -ENOENT);
+	ck_assert_uint_eq(f->rows_read, before);
+	fix_row(f, 2, VMCOMM_SLOT_LIVE, 1);
+	fix_tick(f);
+	before = f->rows_read;
+	ck_assert_int_eq(vmcomm_node_find(&f->vm[0].node, addr), -ENOENT);
+	ck_assert_uint_eq(f->rows_read, before + 1);
+	fix_free(f);
+}
+END_TEST
+
 START_TEST(stale_location)
 {
 	struct fix *f = fix_up(2);
@@ -458,6 +482,7 @@ START_TEST(let_go_for_good)
 }
 END_TEST
 
-UNIT_MAIN("node", let_go_is_noticed, let_go_for_good, own_words_are_repaired, pages_come_late, refusals, all_orders, events_before_up, find, stale_location, tick_publishes,
+UNIT_MAIN("node", let_go_is_noticed, let_go_for_good, own_words_are_repaired, pages_come_late, refusals, all_orders, events_before_up, find,
+	  find_reads_no_row, stale_location, tick_publishes,
 	  backstop, quota, hostile_pair_words, old_reclaim_request, heap_of_an_earlier_life,
 	  unloaded_holds_nothing)
