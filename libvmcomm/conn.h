@@ -174,6 +174,7 @@ static inline bool vmcomm_conn_attached(const struct vmcomm_conn *conn)
 /**
  * vmcomm_tx_next() - which path the next bytes take (M6)
  * @write_seq: TCP's, with nothing corked before it
+ * @una: TCP's: all before it is acknowledged
  *
  * Enters or leaves the ring as a side effect. WAIT: the peer is leaving and has not yet said how
  * far it read; @wake follows. Context: may sleep (HELD needs memory).
@@ -181,7 +182,7 @@ static inline bool vmcomm_conn_attached(const struct vmcomm_conn *conn)
  * When conn->tx.unsettled is set after a commit, or is still set at a @wake, the owner calls this once
  * more, though it has nothing else to send: the bytes that the peer did not take wait for it.
  */
-enum vmcomm_next vmcomm_tx_next(struct vmcomm_conn *conn, u32 write_seq, u32 flags);
+enum vmcomm_next vmcomm_tx_next(struct vmcomm_conn *conn, u32 write_seq, u32 una, u32 flags);
 
 /**
  * vmcomm_tx_expect() - the owner is about to send @n bytes in one go
@@ -246,8 +247,9 @@ bool vmcomm_tx_grows(const struct vmcomm_conn *conn);
 /**
  * vmcomm_tx_detour() - lockless: was a ring left, and the peer has not followed yet?
  *
- * All that is on TCP then has to come over the network before the next ring is read, so the owner should
- * not put too much there at a time. @wake comes when the peer has followed.
+ * Or does one that may be entered wait for bytes on TCP to be acknowledged? All that is on TCP then has to
+ * come over the network before the next ring is read, so the owner should not put too much there at a
+ * time. @wake comes when the peer has followed, TCP's own when it acknowledges.
  */
 bool vmcomm_tx_detour(struct vmcomm_conn *conn);
 

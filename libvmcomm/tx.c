@@ -178,7 +178,7 @@ out:
 	return err;
 }
 
-static bool vmcomm_tx_enter(struct vmcomm_conn *conn, u32 write_seq)
+static bool vmcomm_tx_enter(struct vmcomm_conn *conn, u32 write_seq, u32 una)
 {
 	struct vmcomm_tx *tx = &conn->tx;
 	int err;
@@ -212,9 +212,11 @@ static bool vmcomm_tx_enter(struct vmcomm_conn *conn, u32 write_seq)
 	/*
 	 * TCP's sequence numbers move on at least once between any moment at which the VM could be
 	 * saved (without the device, so detached) and bytes that TCP does not see: should it be set
-	 * back to that moment, it does not take later bytes for the next ones.
+	 * back to that moment, it does not take later bytes for the next ones. The peer has to have
+	 * acknowledged them: one that was set back has a hole before them, and never does. With bytes
+	 * of the ring behind a hole it would read them when we, set back, too, have filled it.
 	 */
-	if (tx->first && tx->first_seq == write_seq)
+	if (tx->first && (s32)(una - tx->first_seq) <= 0)
 		return false;
 	tx->first = false;
 	/* The peer followed the last exit, so it has read all; what we knew may be far behind. */
@@ -342,24 +344,28 @@ bool vmcomm_tx_grows(const struct vmcomm_conn *conn)
 
 bool vmcomm_tx_detour(struct vmcomm_conn *conn)
 {
+	bool first = VMCOMM_READ_ONCE(conn->tx.first) && VMCOMM_READ_ONCE(conn->tx.first_seq_set);
 	u32 epoch = VMCOMM_READ_ONCE(conn->tx.epoch);
 	struct vmcomm_abi_ccb *theirs;
 	bool ret;
 
-	if (!epoch || epoch & 1 || !VMCOMM_READ_ONCE(conn->pair))
+	if ((!epoch && !first) || epoch & 1 || !VMCOMM_READ_ONCE(conn->pair))
 		return false;
 	/* The half and the pair stay ours meanwhile: conn_close() takes the lock. */
 	vmcomm_lock(&conn->arm_lock);
 	theirs = VMCOMM_LOAD_ACQUIRE(conn->theirs);
 	/* A peer that reads no further in the ring need not follow. */
-	ret = conn->pair && theirs && vmcomm_load32(&theirs->rx_epoch) != epoch &&
+	ret = conn->pair && theirs &&
+	      (first ? vmcomm_load32(&theirs->rx_ready) && VMCOMM_READ_ONCE(conn->node->enabled) :
+		       vmcomm_load32(&theirs->rx_epoch) != epoch) &&
 	      VMCOMM_READ_ONCE(conn->pair->state) == VMCOMM_PEER_UP &&
 	      !VMCOMM_READ_ONCE(conn->node->leaving) && !vmcomm_tx_peer_stopped(conn);
 	vmcomm_unlock(&conn->arm_lock);
 	return ret;
 }
 
-static enum vmcomm_next vmcomm_tx_choose(struct vmcomm_conn *conn, u32 write_seq, u32 flags)
+static enum vmcomm_next vmcomm_tx_choose(struct vmcomm_conn *conn, u32 write_seq, u32 una,
+					 u32 flags)
 {
 	struct vmcomm_tx *tx = &conn->tx;
 	struct vmcomm_node *node = conn->node;
@@ -432,12 +438,12 @@ static enum vmcomm_next vmcomm_tx_choose(struct vmcomm_conn *conn, u32 write_seq
 		vmcomm_tx_reason(conn, VMCOMM_REASON_DISABLED);
 		return VMCOMM_NEXT_TCP;
 	}
-	return vmcomm_tx_enter(conn, write_seq) ? VMCOMM_NEXT_RING : VMCOMM_NEXT_TCP;
+	return vmcomm_tx_enter(conn, write_seq, una) ? VMCOMM_NEXT_RING : VMCOMM_NEXT_TCP;
 }
 
-enum vmcomm_next vmcomm_tx_next(struct vmcomm_conn *conn, u32 write_seq, u32 flags)
+enum vmcomm_next vmcomm_tx_next(struct vmcomm_conn *conn, u32 write_seq, u32 una, u32 flags)
 {
-	enum vmcomm_next next = vmcomm_tx_choose(conn, write_seq, flags);
+	enum vmcomm_next next = vmcomm_tx_choose(conn, write_seq, una, flags);
 
 	if (next == VMCOMM_NEXT_TCP)
 		conn->tx.behind = true;

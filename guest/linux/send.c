@@ -362,7 +362,7 @@ static int vmcomm_send_tcp(struct vmcomm_sock *vs, struct msghdr *msg, size_t le
 	size_t all = iov_iter_count(&msg->msg_iter), piece = min_t(size_t, len, VMCOMM_TCP_PIECE);
 	bool force = unlikely(vmcomm_tx_first(&vs->conn, tcp_sk(sk)->write_seq)) && !vs->tcp_send;
 	int sndbuf = READ_ONCE(sk->sk_sndbuf), n;
-	u32 room = must ? ~0U : vmcomm_send_tcp_room(sk, vs);
+	u32 room = must || force ? ~0U : vmcomm_send_tcp_room(sk, vs);
 
 	if (!room) {
 		vmcomm_send_no_space(sk);
@@ -415,7 +415,8 @@ static int vmcomm_send_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 		flags = vmcomm_send_needs_tcp(vs, msg) ||
 				(vmcomm_send_corked(vs) && !vmcomm_send_uncork(vs)) ||
 				vs->tcp_send ? VMCOMM_TX_TCP : 0;
-		switch (vmcomm_tx_next(&vs->conn, tcp_sk(sk)->write_seq, flags)) {
+		switch (vmcomm_tx_next(&vs->conn, tcp_sk(sk)->write_seq, tcp_sk(sk)->snd_una,
+				       flags)) {
 		case VMCOMM_NEXT_RING:
 			if (sk->sk_err || sk->sk_shutdown & SEND_SHUTDOWN) {
 				err = sk->sk_err && !(sk->sk_shutdown & SEND_SHUTDOWN) ?

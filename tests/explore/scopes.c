@@ -82,6 +82,11 @@ static u32 write_seq(u32 vm)
 	return x->pipe[vm].iss + x->pipe[vm].written * X_UNIT;
 }
 
+static u32 una(u32 vm)
+{
+	return x->pipe[vm].iss + x->pipe[vm].arrived * X_UNIT;
+}
+
 static u32 copied_seq(u32 vm)
 {
 	return x->pipe[!vm].iss + x->pipe[!vm].copied * X_UNIT;
@@ -159,7 +164,7 @@ static void send_unit(u32 vm, u32 flags)
 	for (;;) {
 		v->woken = false;
 		work_off_news(vm);
-		switch (vmcomm_tx_next(&v->conn, write_seq(vm), flags)) {
+		switch (vmcomm_tx_next(&v->conn, write_seq(vm), una(vm), flags)) {
 		case VMCOMM_NEXT_RING:
 			if (vmcomm_tx_room(&v->conn) < X_UNIT) {
 				if (v->conn.broken)
@@ -196,7 +201,7 @@ static void flush(u32 vm)
 
 	for (;;) {
 		work_off_news(vm);
-		switch (vmcomm_tx_next(&v->conn, write_seq(vm), VMCOMM_TX_TCP)) {
+		switch (vmcomm_tx_next(&v->conn, write_seq(vm), una(vm), VMCOMM_TX_TCP)) {
 		case VMCOMM_NEXT_HELD:
 			pending_out(vm);
 			break;

@@ -145,7 +145,7 @@ void sim_sock_doubt(struct sim_sock *s, bool wait)
 	while ((s->conn.tx.unsettled || s->conn.tx.pend_len) && !sim_sock_over(s) && !s->closed &&
 	       !s->out->fin_sent) {
 		seq = s->wakes;
-		next = vmcomm_tx_next(&s->conn, s->out->write_seq, VMCOMM_TX_TCP);
+		next = vmcomm_tx_next(&s->conn, s->out->write_seq, s->out->una, VMCOMM_TX_TCP);
 		if (next == VMCOMM_NEXT_BROKEN)
 			sim_sock_broken(s);
 		else if (next == VMCOMM_NEXT_TCP || !sim_sock_settle(s, next, seq, wait))
@@ -206,7 +206,7 @@ void sim_sock_send(struct sim_sock *s, u32 n, u32 flags)
 
 		seq = s->wakes;
 		sim_sock_stale(s);
-		next = vmcomm_tx_next(&s->conn, s->out->write_seq, flags & VMCOMM_TX_TCP);
+		next = vmcomm_tx_next(&s->conn, s->out->write_seq, s->out->una, flags & VMCOMM_TX_TCP);
 		switch (next) {
 		case VMCOMM_NEXT_RING:
 			if (!vmcomm_tx_room(&s->conn)) {
@@ -275,7 +275,7 @@ static bool sim_sock_flush(struct sim_sock *s, bool wait)
 	while (!s->reset && !s->out->fin_sent) {
 		seq = s->wakes;
 		sim_sock_stale(s);
-		next = vmcomm_tx_next(&s->conn, s->out->write_seq, VMCOMM_TX_TCP * sim_below(2));
+		next = vmcomm_tx_next(&s->conn, s->out->write_seq, s->out->una, VMCOMM_TX_TCP * sim_below(2));
 		if (next == VMCOMM_NEXT_BROKEN)
 			sim_sock_broken(s);
 		else if (next != VMCOMM_NEXT_WAIT && next != VMCOMM_NEXT_HELD)

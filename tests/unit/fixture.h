@@ -147,6 +147,16 @@ static inline u32 fend_write_seq(const struct fend *e)
 	return e->out.iss + e->out.written;
 }
 
+static inline u32 fend_una(const struct fend *e)
+{
+	return e->out.iss + __atomic_load_n(&e->out.arrived, __ATOMIC_ACQUIRE);
+}
+
+static inline enum vmcomm_next fend_next(struct fend *e)
+{
+	return vmcomm_tx_next(&e->conn, fend_write_seq(e), fend_una(e), 0);
+}
+
 static inline u32 fend_copied_seq(const struct fend *e)
 {
 	return e->peer->out.iss + e->peer->out.copied;

@@ -159,7 +159,7 @@ START_TEST(set_back)
 		ck_assert_uint_eq(e->peer->conn.reason, VMCOMM_REASON_REVERTED);
 		vmcomm_conn_resolve(&e->conn);
 		ck_assert(e->conn.broken);
-		ck_assert_int_eq(vmcomm_tx_next(&e->conn, fend_write_seq(e), 0), VMCOMM_NEXT_BROKEN);
+		ck_assert_int_eq(fend_next(e), VMCOMM_NEXT_BROKEN);
 		fend_free(e);
 	}
 	/* A context that is new, as after a module was loaded again, knows of no earlier bytes. */
@@ -180,12 +180,22 @@ START_TEST(set_back)
 	ck_assert_int_eq(fend_offer(e, true), 0);
 	fix_run(f);
 	/* TCP's numbers move on before the ring is entered, whoever sends. */
-	ck_assert_int_eq(vmcomm_tx_next(&e->conn, fend_write_seq(e), 0), VMCOMM_NEXT_TCP);
+	ck_assert_int_eq(fend_next(e), VMCOMM_NEXT_TCP);
 	ck_assert(vmcomm_tx_first(&e->conn, fend_write_seq(e)));
+	f->slow_tcp = true;
+	ck_assert(vmcomm_tx_detour(&e->conn));
 	fend_send(e, 10, 0);
 	ck_assert(!fend_in_ring(e) && !vmcomm_tx_first(&e->conn, fend_write_seq(e)));
+	/* Sent is not enough: a peer that was set back never has it. */
+	fend_send(e, 10, 0);
+	ck_assert(!fend_in_ring(e));
+	ck_assert(vmcomm_tx_detour(&e->conn));
+	fend_arrive(e, 1);
 	fend_send(e, 10, 0);
 	ck_assert(fend_in_ring(e));
+	ck_assert(!vmcomm_tx_detour(&e->conn));
+	fend_arrive(e, 19);
+	f->slow_tcp = false;
 	both(e);
 	fend_free(e);
 	fix_free(f);
@@ -211,8 +221,7 @@ START_TEST(put_runs_against_left)
 			s = e->peer;
 			fend_send(s, 1000, 0);
 			fend_recv(e, 300);
-			ck_assert_int_eq(vmcomm_tx_next(&s->conn, fend_write_seq(s), 0),
-					 VMCOMM_NEXT_RING);
+			ck_assert_int_eq(fend_next(s), VMCOMM_NEXT_RING);
 			p = vmcomm_tx_window(&s->conn, &len);
 			ck_assert_uint_ge(len, 50);
 			fend_fill(s, p, 50);
@@ -272,7 +281,7 @@ START_TEST(put_inside_evict)
 	f->keep_news = true;
 	vmcomm_conn_resolve(&e->conn);
 	fend_send(s, 1000, 0);
-	ck_assert_int_eq(vmcomm_tx_next(&s->conn, fend_write_seq(s), 0), VMCOMM_NEXT_RING);
+	ck_assert_int_eq(fend_next(s), VMCOMM_NEXT_RING);
 	fend_fill(s, vmcomm_tx_window(&s->conn, &len), 30);
 	late_end = s;
 	late_bytes = 30;
@@ -302,7 +311,7 @@ START_TEST(settled_once)
 	/* The leaver took 600 of 1010. */
 	e->conn.mine->final = 600;
 	e->conn.mine->final_valid = VMCOMM_FINAL_VALID;
-	ck_assert_int_eq(vmcomm_tx_next(&s->conn, fend_write_seq(s), 0), VMCOMM_NEXT_HELD);
+	ck_assert_int_eq(fend_next(s), VMCOMM_NEXT_HELD);
 	vmcomm_tx_pending(&s->conn, &len);
 	ck_assert_uint_eq(len, 410);
 	ck_assert_uint_eq(vmcomm_tx_unread(&s->conn), 410);

@@ -86,7 +86,7 @@ static void leave_step(struct fix *f, u32 v, struct vmstate *s)
 
 	switch (s->phase) {
 	case UP:
-		if (random() % 200)
+		if (random() % 500)
 			return;
 		vmcomm_node_leave_begin(&vm->node);
 		for (x = vm->ends; x; x = x->next)
