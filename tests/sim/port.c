@@ -321,6 +321,12 @@ void sim_store(void *p, u64 v, u32 size, u32 release)
 	e->len = size;
 	e->value = v;
 	e->release = (u8)release;
+	/* Before loads that it overtakes are made others may see it, and act on it for long. */
+	if (!release && sim.cur->lates && sim_chance(4)) {
+		sim_cpu_drain(sim_this_cpu(h), e->nr);
+		sim_stall(sim_size(8000));
+		return;
+	}
 	if (size > 1 || !(v & 7))
 		sim_step();
 }

@@ -206,6 +206,15 @@ void sim_yield(void)
 	sim_step();
 }
 
+void sim_stall(u64 time)
+{
+	struct sim_thread *t = sim.cur;
+
+	sim_run_del(t, SIM_STALLED);
+	sim_at(time, sim_unstall, t, ++t->sleep_nr);
+	sim_reschedule();
+}
+
 static void sim_timeout(void *a, u64 b)
 {
 	struct sim_thread *t = a;

@@ -87,6 +87,7 @@ void sim_yield(void);
 bool sim_sleep(const void *key, u64 timeout, const char *what);
 void sim_wake(const void *key);
 void sim_pause(u64 time);
+void sim_stall(u64 time); /* whatever it holds: its CPU does something else */
 void sim_at(u64 delay, sim_event_fn *fn, void *a, u64 b);
 bool sim_stalled(const struct sim_vm *vm);
 void sim_threads_print(void);

@@ -97,6 +97,12 @@ struct fend {
 	u32 tcp_again; /* bytes from a pending buffer that went to TCP */
 };
 
+/*
+ * Runs whenever private memory is asked for; false: there is none. For programs that are linked with
+ * --wrap=calloc.
+ */
+extern bool (*fix_alloc)(size_t n);
+
 struct fix *fix_new(u32 vms, u64 size, u32 chunk_shift);
 void fix_free(struct fix *f);
 

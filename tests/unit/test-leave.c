@@ -802,7 +802,80 @@ START_TEST(device_lost)
 }
 END_TEST
 
-UNIT_MAIN("leave", device_lost, both_read_everything, held_bytes_have_a_position, arrive_with_held_bytes,
+static struct fix *losing;
+
+/* The device goes after the last look at the peer's words and before the bytes are copied. */
+static bool lose_device(size_t n)
+{
+	memset(losing->mem, 0xff, losing->lay.size);
+	losing->vm[0].deaf = losing->vm[1].deaf = true;
+	fix_alloc = NULL;
+	return true;
+}
+
+static bool no_memory(size_t n)
+{
+	return false;
+}
+
+static bool lose_device_then_memory(size_t n)
+{
+	lose_device(n);
+	fix_alloc = no_memory;
+	return true;
+}
+
+/*
+ * Bytes that were taken out of a ring as the device went are nobody's, not even while the rest of the
+ * eviction waits for memory.
+ */
+START_TEST(lost_while_drained)
+{
+	struct fix *f = losing = fix_up(2);
+	struct fend *e = fend_open(f, 0, 1);
+	u32 n;
+
+	fend_send(e->peer, 100, 0);
+	fend_send(e, 100, 0);
+	e->conn.tx.unsettled = true;
+	fix_alloc = lose_device_then_memory;
+	ck_assert_int_ne(vmcomm_conn_evict(&e->conn, fend_copied_seq(e), false), 0);
+	ck_assert_int_eq(vmcomm_rx_next(&e->conn, fend_copied_seq(e), fend_rcv_nxt(e), &n),
+			 VMCOMM_NEXT_BROKEN);
+	fix_alloc = NULL;
+	ck_assert_int_ne(vmcomm_conn_evict(&e->conn, fend_copied_seq(e), false), -ENOMEM);
+	ck_assert(!vmcomm_conn_attached(&e->conn));
+	fix_stop(f, 0);
+	fix_stop(f, 1);
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
+/* Bytes that the peer did not take go onto TCP as they were, or not at all. */
+START_TEST(lost_while_settled)
+{
+	struct fix *f = losing = fix_up(2);
+	struct fend *e = fend_open(f, 0, 1);
+
+	fend_send(e, 100, 0);
+	f->vm[0].deaf = true;
+	ck_assert_int_eq(vmcomm_conn_evict(&e->peer->conn, fend_copied_seq(e->peer), false), 0);
+	/* It has taken them all; let it say that it took none. */
+	e->conn.theirs->final = 0;
+	e->conn.tx.unsettled = true;
+	fix_alloc = lose_device;
+	ck_assert_int_eq(vmcomm_tx_next(&e->conn, fend_write_seq(e), 0), VMCOMM_NEXT_BROKEN);
+	ck_assert_ptr_null(fix_alloc);
+	ck_assert_uint_eq(e->conn.tx.pend_len, 0);
+	fix_stop(f, 0);
+	fix_stop(f, 1);
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
+UNIT_MAIN("leave", device_lost, lost_while_drained, lost_while_settled, both_read_everything, held_bytes_have_a_position, arrive_with_held_bytes,
 	  set_back, put_runs_against_left, put_inside_evict, settled_once, hostile_final, both_leave, peer_is_deaf,
 	  answered_by_the_host, hello_only, gone, gone_after_exit, rebooted, rebooted_without_daemon,
 	  rebooted_while_leaving,
