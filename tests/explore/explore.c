@@ -156,6 +156,8 @@ static void x_write(u8 *p, u64 value, u32 len)
  */
 static u8 hot[VMCOMM_REGION_MIN / 64];
 static bool hotter;
+/* Words that were ever stored. Loads of others are nobody's business, either. */
+static u8 stored[VMCOMM_REGION_MIN / 64];
 
 static bool x_hot(const struct x_entry *e)
 {
@@ -172,6 +174,23 @@ static void x_heat(const void *p)
 		return;
 	hot[word / 8] |= (u8)(1 << word % 8);
 	hotter = true;
+}
+
+static bool x_stored(const void *p)
+{
+	u64 word = (u64)((const u8 *)p - x_base) / 8;
+
+	return stored[word / 8] & 1 << word % 8;
+}
+
+static void x_mark_stored(const void *p)
+{
+	u64 word = (u64)((const u8 *)p - x_base) / 8;
+
+	if (x_stored(p))
+		return;
+	stored[word / 8] |= (u8)(1 << word % 8);
+	hotter |= hot[word / 8] & 1 << word % 8;
 }
 
 void x_push(u32 vm, u32 kind, u64 value)
@@ -247,7 +266,8 @@ u64 sim_load(const void *p, u32 size, u32 acquire)
 		if (o != cur->vm) {
 			x_heat(p);
 			cur->what = "load";
-			x_yield();
+			if (x_stored(p))
+				x_yield();
 		}
 		if (!x->vm[cur->vm].up)
 			x_fail("VM %u loads from memory without the device", cur->vm);
@@ -277,6 +297,7 @@ void sim_store(void *p, u64 v, u32 size, u32 release)
 		x_fail("VM %u writes into slot %u's memory", cur->vm, x_owner(p));
 	if (!x->vm[cur->vm].up)
 		x_fail("VM %u stores without the device", cur->vm);
+	x_mark_stored(p);
 	x_push(cur->vm, X_WORD, v);
 	e = &x->q[cur->vm][x->n[cur->vm] - 1];
 	e->addr = p;
@@ -684,6 +705,7 @@ static void x_explore(const struct x_scope *s)
 	table_size = table_used = executions = steps = 0;
 	path_len = undos = 0;
 	memset(hot, 0, sizeof(hot));
+	memset(stored, 0, sizeof(stored));
 	arena_used = 0;
 	memset(x_base, 0, x_lay.size);
 	clock_gettime(CLOCK_MONOTONIC, &a);

@@ -386,6 +386,23 @@ static void setup_ring(void)
 	x->vm[0].to_send = 2;
 }
 
+/*
+ * VM 0's event queue is full, which VM 1 has not been told. What comes next overflows it, or finds
+ * that VM 1 has looked at everything.
+ */
+static void setup_overflow(void)
+{
+	struct vmcomm_pair *pair;
+	u32 i;
+
+	setup_rings();
+	pair = x->vm[0].node.pair[1];
+	for (i = 0; i < VMCOMM_EVENTS; i++)
+		vmcomm_pair_notify(pair, VMCOMM_EVENT(VMCOMM_EVENT_PAIR, 0, 0), false);
+	x->vm[0].to_send = 2;
+	x->vm[1].expect = 3;
+}
+
 static void setup_switch(void)
 {
 	setup_rings();
@@ -556,6 +573,12 @@ static void program_both_leave(u32 vm)
 	recv_rest(vm);
 }
 
+static void program_stream(u32 vm)
+{
+	send_rest(vm);
+	recv_rest(vm);
+}
+
 /* One connection is taken out of shared memory, and its VM stays. */
 static void program_evict(u32 vm)
 {
@@ -651,6 +674,8 @@ const struct x_scope x_scopes[] = {
 	 check_streams},
 	{"enter", "one connection goes while the peer enters its ring", false, setup_enter,
 	 program_evict, check_streams},
+	{"overflow", "the queue of events is full; 2 sent, the reader sleeps", false, setup_overflow,
+	 program_stream, check_streams},
 	{"leave", "VM 0 leaves alone, VM 1 sends 1 more", false, setup_to_leaver, program_leave,
 	 check_released},
 	{"leave-from", "VM 0 sends 2 and leaves alone", true, setup_from_leaver,
