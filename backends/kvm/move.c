@@ -5,6 +5,9 @@
  * Four jobs on one monitor connection each. The monitor is asked for what is true again and again;
  * events only make it sooner. QEMU's run states as they are used here: "inmigrate" waits for a VM or
  * receives it, "postmigrate" has sent everything and stands still.
+ *
+ * QEMU pauses ("pre-switchover") when only the last of a VM is left to be sent, and goes on when it is told
+ * to. After that nothing cancels it any more: the VM would run on both sides if the last byte had gone.
  */
 #include "../job.h"
 #include "move.h"
@@ -21,6 +24,7 @@
 #define ANSWER_SECONDS	10
 #define POLL_USEC	100000
 #define WATCH_USEC	500000
+#define LAST_WORDS_MSEC 1000
 #define SETTLE_TRIES	100 /* of POLL_USEC each, for QEMU to take its disks back */
 
 enum kind { INCOMING, MIGRATE, LOOK, FINISH };
@@ -42,6 +46,9 @@ struct move {
 	enum vmcomm_backend_fate fate;
 	bool quitting;
 	bool sending;	/* migrate was accepted */
+	bool paused;	/* before the switch */
+	bool switching; /* it was told to go on: the point of no return */
+	bool news;	/* an event that is not looked into yet */
 	bool cancel, cancel_sent;
 	char status[32];
 	/* the end that is made sure of, see settle() */
@@ -123,6 +130,24 @@ static void settle_end(struct move *j)
 	job_end(&j->out, j->settle_err, "%s", j->settle_text);
 }
 
+/* Return: arguments for migrate-set-capabilities */
+static json_t *pause_before_switch(bool on)
+{
+	return json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability", "pause-before-switchover",
+			 "state", on);
+}
+
+static void settle_reset(void *arg, json_t *result, const char *error)
+{
+	settle_end(arg);
+}
+
+/* The operator's own migrations shall not pause. */
+static void settle_good(struct move *j)
+{
+	call(j, "migrate-set-capabilities", pause_before_switch(false), settle_reset);
+}
+
 /* The VM is not as it should be. */
 static void settle_failed(struct move *j, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
@@ -152,7 +177,7 @@ static void settle_continued(void *arg, json_t *result, const char *error)
 	struct move *j = arg;
 
 	if (result) {
-		settle_end(j);
+		settle_good(j);
 	} else if (++j->settle_tries < SETTLE_TRIES) {
 		/* Whoever was to receive it may have them for a moment. */
 		wait_then_poll(j, POLL_USEC);
@@ -182,7 +207,7 @@ static void settle_status(void *arg, json_t *result, const char *error)
 	    (!strcmp(j->status, "postmigrate") && j->settle_moved)) {
 		call(j, "cont", NULL, settle_continued);
 	} else if (strcmp(j->status, "finish-migrate")) {
-		settle_end(j); /* somebody had stopped it before */
+		settle_good(j); /* somebody had stopped it before */
 	} else if (++j->settle_tries < SETTLE_TRIES) {
 		wait_then_poll(j, POLL_USEC);
 	} else {
@@ -319,23 +344,27 @@ static void migrate_polled(void *arg, json_t *result, const char *error)
 	} else {
 		if (j->cb.progress && total > 0 && remaining >= 0 && remaining <= total)
 			j->cb.progress(j->arg, (uint64_t)(total - remaining), (uint64_t)total);
-		wait_then_poll(j, POLL_USEC);
+		j->paused |= !strcmp(status, "pre-switchover");
+		wait_then_poll(j, j->news || (j->paused && !j->switching) ? 0 : POLL_USEC);
 	}
 }
 
-static void migrate_cancelled(void *arg, json_t *result, const char *error)
+/* What came of a command is in query-migrate. */
+static void migrate_told(void *arg, json_t *result, const char *error)
 {
-	struct move *j = arg;
-
-	/* What came of it is in query-migrate. */
-	call(j, "query-migrate", NULL, migrate_polled);
+	call(arg, "query-migrate", NULL, migrate_polled);
 }
 
 static void migrate_poll(struct move *j)
 {
-	if (j->cancel && !j->cancel_sent) {
+	j->news = false;
+	if (j->cancel && !j->cancel_sent && !j->switching) {
 		j->cancel_sent = true;
-		call(j, "migrate_cancel", NULL, migrate_cancelled);
+		call(j, "migrate_cancel", NULL, migrate_told);
+	} else if (j->paused && !j->cancel_sent && !j->switching) {
+		j->switching = true;
+		call(j, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"),
+		     migrate_told);
 	} else {
 		call(j, "query-migrate", NULL, migrate_polled);
 	}
@@ -350,7 +379,7 @@ static void migrate_begun(void *arg, json_t *result, const char *error)
 		return;
 	}
 	j->sending = true;
-	wait_then_poll(j, POLL_USEC);
+	wait_then_poll(j, j->news ? 0 : POLL_USEC);
 }
 
 static void migrate_begin(struct move *j)
@@ -371,14 +400,27 @@ static void migrate_parameters_set(void *arg, json_t *result, const char *error)
 		migrate_begin(j);
 }
 
-static void migrate_set(struct move *j)
+static void migrate_capabilities_set(void *arg, json_t *result, const char *error)
 {
-	if (j->bandwidth)
+	struct move *j = arg;
+
+	if (!result)
+		job_end(&j->out, -EIO, "migrate-set-capabilities: %s", error);
+	else if (j->bandwidth)
 		call(j, "migrate-set-parameters",
 		     json_pack("{s:I}", "max-bandwidth", (json_int_t)j->bandwidth),
 		     migrate_parameters_set);
 	else
 		migrate_begin(j);
+}
+
+static void migrate_set(struct move *j)
+{
+	json_t *args = pause_before_switch(true);
+
+	json_array_append_new(json_object_get(args, "capabilities"),
+			      json_pack("{s:s, s:b}", "capability", "events", "state", true));
+	call(j, "migrate-set-capabilities", args, migrate_capabilities_set);
 }
 
 static void migrate_has_disks(void *arg, json_t *result, const char *error)
@@ -440,6 +482,13 @@ static bool migration_active(const char *status)
 	       !strcmp(status, "wait-unplug");
 }
 
+/* Before the point of no return, also that of a vmcommd which has been killed. */
+static bool migration_cancellable(const char *status)
+{
+	return migration_active(status) && strcmp(status, "device") &&
+	       strcmp(status, "cancelling") && strncmp(status, "postcopy", 8);
+}
+
 static void look_known(void *arg, json_t *result, const char *error)
 {
 	struct move *j = arg;
@@ -478,31 +527,36 @@ static void finish_quit(void *arg, json_t *result, const char *error)
 		job_end(&j->out, 0, "%s", "");
 }
 
-static void finish_cancelling(void *arg, json_t *result, const char *error)
-{
-	struct move *j = arg;
-
-	if (!result)
-		job_end(&j->out, -EIO, "query-migrate: %s", error);
-	else if (migration_active(get_text(result, "status")))
-		wait_then_poll(j, POLL_USEC);
-	else
-		settle(j, j->fate == VMCOMM_FATE_GO_ON, 0, "");
-}
+static void finish_cancelling(void *arg, json_t *result, const char *error);
 
 static void finish_cancelled(void *arg, json_t *result, const char *error)
 {
 	call(arg, "query-migrate", NULL, finish_cancelling);
 }
 
+static void finish_cancelling(void *arg, json_t *result, const char *error)
+{
+	const char *status = get_text(result, "status");
+	struct move *j = arg;
+
+	if (!result) {
+		job_end(&j->out, -EIO, "query-migrate: %s", error);
+	} else if (!j->cancel_sent && migration_cancellable(status)) {
+		j->cancel_sent = true;
+		call(j, "migrate_cancel", NULL, finish_cancelled);
+	} else if (migration_active(status)) {
+		wait_then_poll(j, POLL_USEC);
+	} else {
+		settle(j, j->fate == VMCOMM_FATE_GO_ON, 0, "");
+	}
+}
+
+
 static void finish_status(struct move *j)
 {
 	if (j->fate == VMCOMM_FATE_END) {
 		j->quitting = true;
 		call(j, "quit", NULL, finish_quit);
-	} else if (!j->cancel_sent) {
-		j->cancel_sent = true;
-		call(j, "migrate_cancel", NULL, finish_cancelled);
 	} else {
 		call(j, "query-migrate", NULL, finish_cancelling);
 	}
@@ -573,6 +627,12 @@ static void monitor_event(void *arg, const char *name, json_t *data)
 	/* The VM has just come to life: no need to wait for the next look. */
 	if (j->kind == INCOMING && j->waiting && !j->out.ended && !strcmp(name, "RESUME"))
 		job_timer(&j->out, 0);
+	if (j->kind == MIGRATE && !strcmp(name, "MIGRATION")) {
+		j->news = true;
+		j->paused |= !strcmp(get_text(data, "status"), "pre-switchover");
+		if (j->sending && j->waiting && !j->out.ended)
+			job_timer(&j->out, 0);
+	}
 }
 
 static void monitor_closed(void *arg, const char *text)
@@ -613,6 +673,9 @@ static void move_free(struct vmcomm_backend_job *job)
 {
 	struct move *j = (struct move *)job;
 
+	/* vmcommd ends: nobody would tell QEMU to go on after its pause. */
+	if (j->kind == MIGRATE && j->sending && !j->switching && !j->out.ended)
+		qmp_last_words(j->qmp, "migrate_cancel", LAST_WORDS_MSEC);
 	qmp_free(j->qmp);
 	sd_event_source_disable_unref(j->out.timer);
 	free(j);

@@ -3,6 +3,7 @@
 #include "qmp.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -208,6 +209,26 @@ static void receive(struct qmp *q)
 	}
 	q->in_len += (size_t)n;
 	lines(q);
+}
+
+static void answered(void *arg, json_t *result, const char *error)
+{
+}
+
+void qmp_last_words(struct qmp *q, const char *command, int msec)
+{
+	struct pollfd p = {.fd = q->fd, .events = POLLIN};
+	int waited;
+
+	if (!q->greeted || q->out_len)
+		return;
+	q->reply = NULL;
+	if (qmp_call(q, command, NULL, answered))
+		return;
+	/* By hundredths, so that events do not make it longer. */
+	for (waited = 0; waited < msec && q->reply && !q->closed; waited += 10)
+		if (poll(&p, 1, 10) > 0)
+			receive(q);
 }
 
 static int io_ready(sd_event_source *s, int fd, uint32_t revents, void *arg)

@@ -42,6 +42,14 @@ int qmp_open(struct qmp **q, sd_event *event, const char *path, const struct qmp
  */
 int qmp_call(struct qmp *q, const char *command, json_t *args, qmp_reply reply);
 
+/**
+ * qmp_last_words() - send a command before qmp_free(), whatever is under way, and wait until it is done
+ * @msec: at most that long, which the whole process waits
+ *
+ * QEMU forgets what it has read from a monitor that is closed.
+ */
+void qmp_last_words(struct qmp *q, const char *command, int msec);
+
 /** qmp_free() - may be called from callbacks */
 void qmp_free(struct qmp *q);
 

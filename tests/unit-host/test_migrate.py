@@ -42,6 +42,9 @@ class SimQemu:
         self.finishing = 0      # questions until it runs on after an undone migration
         self.cont_error = None
         self.complete_next = False  # it is through after the next question about it
+        self.capabilities = {}
+        self.slow = 0           # questions in "device", when everything is sent: too late to cancel
+        self.twice = False      # it runs on both sides
         self.polls = 0
         self.commands = []
         self.target = None
@@ -67,8 +70,8 @@ class SimQemu:
         except (OSError, ValueError):
             pass
 
-    def event(self, name, device=None):
-        data = {"device": device} if device else {}
+    def event(self, name, device=None, status=None):
+        data = {"device": device} if device else {"status": status} if status else {}
         for conn in list(self.server.conns):
             try:
                 conn.sendall(json.dumps({"event": name, "data": data}).encode() + b"\n")
@@ -141,6 +144,10 @@ class SimQemu:
                 self.complete()
                 return {"status": "active"}
             if self.polls >= 3 and not self.held:
+                return self.sent()
+        elif self.migration == "device":
+            self.slow -= 1
+            if self.slow <= 0:
                 self.complete()
         if not self.migration:
             return {}
@@ -163,10 +170,34 @@ class SimQemu:
         return {}
 
     def do_migrate_cancel(self):
-        if self.migration == "active":
+        if self.migration in ("active", "pre-switchover"):
             self.undone("cancelled")
             self.target.close()
+        elif self.migration == "device":
+            self.undone("cancelled")
+            self.twice = True
         return {}
+
+    def do_migrate_set_capabilities(self, capabilities):
+        for c in capabilities:
+            self.capabilities[c["capability"]] = c["state"]
+        return {}
+
+    def do_migrate_continue(self, state):
+        assert state == self.migration == "pre-switchover"
+        self.migration = "device"
+        if not self.slow:
+            self.complete()
+        return {}
+
+    def sent(self):
+        """All but the last of it: it stands still."""
+        if not self.capabilities.get("pause-before-switchover"):
+            self.complete()
+            return {"status": "completed"}
+        self.status, self.migration = "finish-migrate", "pre-switchover"
+        events = [("MIGRATION", None, self.migration)] if self.capabilities.get("events") else []
+        return {"status": "active"}, events
 
     def do_cont(self):
         if self.finishing:
@@ -181,7 +212,7 @@ class SimQemu:
         return {}
 
     def undone(self, how):
-        self.migration = how
+        self.migration, self.status = how, "running"
         if self.late:
             self.inactive, self.finishing = True, 3
 
@@ -286,10 +317,13 @@ class Case(unittest.TestCase):
         self.assertEqual(self.qa.status, "running")
         self.assertNotIn("migrates_to", self.a.vm("vm"))
         self.assertFalse(self.qa.inactive, self.qa.commands)
+        self.assertFalse(self.qa.twice, self.qa.commands)
+        self.assertFalse(self.qa.capabilities.get("pause-before-switchover"))
         if attached:
             self.assertIsNotNone(self.qa.device)
 
     def at_b(self):
+        self.assertFalse(self.qa.twice, self.qa.commands)
         wait_for(lambda: self.b.vms().get("vm", {}).get("state") == "up", 40)
         wait_for(lambda: "vm" not in self.a.vms(), 40)
         wait_for(lambda: self.qa.dead)
@@ -608,6 +642,95 @@ class Undone(Case):
         p = self.monitor_lost(complete=True)
         self.assertEqual(p.wait(60), 0, self.a.log())
         self.at_b()
+
+
+class TooLate(Case):
+    """Once QEMU was told to send the last of it nothing cancels a migration: it might run twice."""
+
+    def at(self, state, **how):
+        """A migration that stays in STATE."""
+        self.expect()
+        self.qa.slow = 1000
+        for name, value in how.items():
+            setattr(self.qa, name, value)
+        p = self.popen()
+        wait_for(lambda: self.qa.migration == state, 30)
+        return p
+
+    def go_on(self):
+        self.qa.slow = 2
+
+    def test_cancelled_in_pause(self):
+        """Before it was told to go on, it runs on here."""
+        self.qa.held = True
+        self.expect()
+        p = self.popen()
+        wait_for(lambda: self.qa.migration == "active")
+        with self.qa.lock:
+            self.a.ctl("migrate", "--cancel", "vm", parse=False)
+            self.qa.held, self.qa.polls = False, 3
+        self.assertEqual(p.wait(60), 8)
+        self.at_a()
+
+    def test_cancelled_after_it(self):
+        p = self.at("device")
+        self.a.ctl("migrate", "--cancel", "vm", parse=False)
+        time.sleep(0.5)
+        self.assertNotIn("migrate_cancel", self.qa.commands)
+        self.go_on()
+        self.assertEqual(p.wait(60), 0)
+        self.at_b()
+
+    def test_timeout_after_it(self):
+        self.expect()
+        self.qa.slow = 20
+        self.assertTrue(self.a.ctl("migrate", "vm", "b", "--timeout", "1")[-1]["result"]["attached"])
+        self.at_b()
+
+    def test_destination_lost_after_it(self):
+        p = self.at("device")
+        self.b.kill()
+        time.sleep(0.5)
+        self.assertNotIn("migrate_cancel", self.qa.commands)
+        self.go_on()
+        self.b.start()
+        self.assertEqual(p.wait(90), 0, self.a.log())
+        self.at_b()
+
+    def test_source_killed_after_it(self):
+        self.at("device")
+        self.a.kill()
+        self.a.start()
+        time.sleep(1)
+        self.assertNotIn("migrate_cancel", self.qa.commands)
+        self.go_on()
+        self.at_b()
+
+    def test_source_killed_in_pause(self):
+        """It stands still until vmcommd is there again, and runs on here."""
+        self.expect()
+        self.qa.held = True
+        p = self.popen()
+        wait_for(lambda: self.qa.migration == "active")
+        self.a.kill()
+        p.wait(60)
+        with self.qa.lock:
+            self.qa.sent()
+        self.assertEqual(self.qa.status, "finish-migrate")
+        self.a.start()
+        self.at_a()
+
+    def test_source_ends_in_memory(self):
+        """In good order: QEMU is not left to wait for a word of vmcommd."""
+        self.expect()
+        self.qa.held = True
+        p = self.popen()
+        wait_for(lambda: self.qa.migration == "active")
+        self.a.stop()
+        p.wait(60)
+        self.assertEqual((self.qa.migration, self.qa.status), ("cancelled", "running"))
+        self.a.start()
+        self.at_a()
 
 
 class Strangers(Case):
