@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ports.h"
 #include "qmp.h"
@@ -25,6 +26,7 @@
 #define POLL_USEC	100000
 #define WATCH_USEC	500000
 #define LAST_WORDS_MSEC 1000
+#define LAST_WORDS	20
 #define SETTLE_TRIES	100 /* of POLL_USEC each, for QEMU to take its disks back */
 
 enum kind { INCOMING, MIGRATE, LOOK, FINISH };
@@ -50,6 +52,7 @@ struct move {
 	bool switching; /* it was told to go on: the point of no return */
 	bool news;	/* an event that is not looked into yet */
 	bool cancel, cancel_sent;
+	bool cancelling; /* says QEMU */
 	char status[32];
 	/* the end that is made sure of, see settle() */
 	bool settling;
@@ -345,6 +348,7 @@ static void migrate_polled(void *arg, json_t *result, const char *error)
 		if (j->cb.progress && total > 0 && remaining >= 0 && remaining <= total)
 			j->cb.progress(j->arg, (uint64_t)(total - remaining), (uint64_t)total);
 		j->paused |= !strcmp(status, "pre-switchover");
+		j->cancelling = !strcmp(status, "cancelling");
 		wait_then_poll(j, j->news || (j->paused && !j->switching) ? 0 : POLL_USEC);
 	}
 }
@@ -353,6 +357,15 @@ static void migrate_polled(void *arg, json_t *result, const char *error)
 static void migrate_told(void *arg, json_t *result, const char *error)
 {
 	call(arg, "query-migrate", NULL, migrate_polled);
+}
+
+/*
+ * Cancelled just before its pause, QEMU 7.2 waits in it for ever, the VM stopped: who cancels wakes it only
+ * when it is there. It takes this word in any state that is called by its name.
+ */
+static void wake_cancelling(struct move *j, qmp_reply reply)
+{
+	call(j, "migrate-continue", json_pack("{s:s}", "state", "cancelling"), reply);
 }
 
 static void migrate_poll(struct move *j)
@@ -365,6 +378,8 @@ static void migrate_poll(struct move *j)
 		j->switching = true;
 		call(j, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"),
 		     migrate_told);
+	} else if (j->cancelling) {
+		wake_cancelling(j, migrate_told);
 	} else {
 		call(j, "query-migrate", NULL, migrate_polled);
 	}
@@ -529,7 +544,7 @@ static void finish_quit(void *arg, json_t *result, const char *error)
 
 static void finish_cancelling(void *arg, json_t *result, const char *error);
 
-static void finish_cancelled(void *arg, json_t *result, const char *error)
+static void finish_told(void *arg, json_t *result, const char *error)
 {
 	call(arg, "query-migrate", NULL, finish_cancelling);
 }
@@ -543,8 +558,9 @@ static void finish_cancelling(void *arg, json_t *result, const char *error)
 		job_end(&j->out, -EIO, "query-migrate: %s", error);
 	} else if (!j->cancel_sent && migration_cancellable(status)) {
 		j->cancel_sent = true;
-		call(j, "migrate_cancel", NULL, finish_cancelled);
+		call(j, "migrate_cancel", NULL, finish_told);
 	} else if (migration_active(status)) {
+		j->cancelling = !strcmp(status, "cancelling");
 		wait_then_poll(j, POLL_USEC);
 	} else {
 		settle(j, j->fate == VMCOMM_FATE_GO_ON, 0, "");
@@ -557,6 +573,8 @@ static void finish_status(struct move *j)
 	if (j->fate == VMCOMM_FATE_END) {
 		j->quitting = true;
 		call(j, "quit", NULL, finish_quit);
+	} else if (j->cancelling) {
+		wake_cancelling(j, finish_told);
 	} else {
 		call(j, "query-migrate", NULL, finish_cancelling);
 	}
@@ -669,13 +687,25 @@ static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 	return 0;
 }
 
+/* vmcommd ends: nobody would tell QEMU to go on after its pause. */
+static void last_words(struct move *j)
+{
+	unsigned int tries = 0;
+
+	if (qmp_last_words(j->qmp, "migrate_cancel", NULL, LAST_WORDS_MSEC))
+		return;
+	while (tries++ < LAST_WORDS && !qmp_last_words(j->qmp, "migrate-continue",
+						       json_pack("{s:s}", "state", "cancelling"),
+						       LAST_WORDS_MSEC))
+		usleep(10000);
+}
+
 static void move_free(struct vmcomm_backend_job *job)
 {
 	struct move *j = (struct move *)job;
 
-	/* vmcommd ends: nobody would tell QEMU to go on after its pause. */
 	if (j->kind == MIGRATE && j->sending && !j->switching && !j->out.ended)
-		qmp_last_words(j->qmp, "migrate_cancel", LAST_WORDS_MSEC);
+		last_words(j);
 	qmp_free(j->qmp);
 	sd_event_source_disable_unref(j->out.timer);
 	free(j);

@@ -58,7 +58,8 @@ static void fail(struct qmp *q, const char *text)
 		return;
 	q->closed = true;
 	sd_event_source_set_enabled(q->io, SD_EVENT_OFF);
-	q->cb.closed(q->arg, text);
+	if (q->cb.closed)
+		q->cb.closed(q->arg, text);
 }
 
 static void flush(struct qmp *q)
@@ -138,7 +139,8 @@ static void message(struct qmp *q, json_t *o)
 	if (event) {
 		data = json_object_get(o, "data");
 		data = json_is_object(data) ? json_incref(data) : json_object();
-		q->cb.event(q->arg, event, data);
+		if (q->cb.event)
+			q->cb.event(q->arg, event, data);
 		json_decref(data);
 		return;
 	}
@@ -211,24 +213,33 @@ static void receive(struct qmp *q)
 	lines(q);
 }
 
-static void answered(void *arg, json_t *result, const char *error)
+static void last_answer(void *arg, json_t *result, const char *error)
 {
+	*(int *)arg = result ? 0 : -EIO;
 }
 
-void qmp_last_words(struct qmp *q, const char *command, int msec)
+int qmp_last_words(struct qmp *q, const char *command, json_t *args, int msec)
 {
+	static const struct qmp_callbacks nobody = {0};
 	struct pollfd p = {.fd = q->fd, .events = POLLIN};
-	int waited;
+	int waited, result = -EIO;
 
-	if (!q->greeted || q->out_len)
-		return;
+	if (!q->greeted || q->out_len) {
+		json_decref(args);
+		return -EIO;
+	}
+	/* The owner has gone. */
+	q->cb = nobody;
+	q->arg = &result;
 	q->reply = NULL;
-	if (qmp_call(q, command, NULL, answered))
-		return;
+	if (qmp_call(q, command, args, last_answer))
+		return -EIO;
 	/* By hundredths, so that events do not make it longer. */
 	for (waited = 0; waited < msec && q->reply && !q->closed; waited += 10)
 		if (poll(&p, 1, 10) > 0)
 			receive(q);
+	q->reply = NULL;
+	return result;
 }
 
 static int io_ready(sd_event_source *s, int fd, uint32_t revents, void *arg)

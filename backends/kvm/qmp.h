@@ -44,11 +44,14 @@ int qmp_call(struct qmp *q, const char *command, json_t *args, qmp_reply reply);
 
 /**
  * qmp_last_words() - send a command before qmp_free(), whatever is under way, and wait until it is done
+ * @args: object or NULL; stolen
  * @msec: at most that long, which the whole process waits
  *
  * QEMU forgets what it has read from a monitor that is closed.
+ *
+ * Return: 0: QEMU has done it; -EIO: it says that it cannot, or nothing.
  */
-void qmp_last_words(struct qmp *q, const char *command, int msec);
+int qmp_last_words(struct qmp *q, const char *command, json_t *args, int msec);
 
 /** qmp_free() - may be called from callbacks */
 void qmp_free(struct qmp *q);
