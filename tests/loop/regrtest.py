@@ -27,7 +27,7 @@ def parse(text):
     return results
 
 
-def run(guest, test, seconds=1200):
+def run(guest, test, seconds=3600):
     """Run one of CPython's test modules; {test: result}."""
     # As in Debian's own package tests: resources that need the outside world are not there.
     r = guest.run(f"cd /tmp && LC_ALL=C.UTF-8 timeout {seconds} "
