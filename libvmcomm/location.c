@@ -67,9 +67,9 @@ int vmcomm_location_read(const struct vmcomm_abi_location *row, struct vmcomm_lo
 		vmcomm_bytes_from_shared(loc->vm_id, row->vm_id, sizeof(loc->vm_id));
 		loc->addr_count = vmcomm_load32(&row->addr_count);
 		loc->vectors = vmcomm_load32(&row->vectors);
+		memset(loc->addr, 0, sizeof(loc->addr));
 		for (i = 0; i < VMCOMM_ADDRS_MAX && i < loc->addr_count; i++)
 			vmcomm_bytes_from_shared(loc->addr[i], row->addr[i], 16);
-		memset(loc->addr[i], 0, (VMCOMM_ADDRS_MAX - i) * sizeof(loc->addr[0]));
 		vmcomm_rmb();
 		if (vmcomm_load32(&row->seq) == seq)
 			return vmcomm_location_check(loc);

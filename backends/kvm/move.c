@@ -159,10 +159,8 @@ static void settle_failed(struct move *j, const char *fmt, ...)
 	size_t n = strlen(j->settle_text);
 	va_list args;
 
-	if (n && n < sizeof(j->settle_text) - 2) {
-		strcpy(j->settle_text + n, "; ");
-		n += 2;
-	}
+	if (n && n < sizeof(j->settle_text) - 3)
+		n += (size_t)snprintf(j->settle_text + n, sizeof(j->settle_text) - n, "; ");
 	va_start(args, fmt);
 	vsnprintf(j->settle_text + n, sizeof(j->settle_text) - n, fmt, args);
 	va_end(args);

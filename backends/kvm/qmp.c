@@ -228,8 +228,9 @@ int qmp_last_words(struct qmp *q, const char *command, json_t *args, int msec)
 		json_decref(args);
 		return -EIO;
 	}
-	/* The owner has gone. */
+	/* The owner has gone; nobody else is called before this function ends. */
 	q->cb = nobody;
+	/* cppcheck-suppress autoVariables */
 	q->arg = &result;
 	q->reply = NULL;
 	if (qmp_call(q, command, args, last_answer))
