@@ -39,7 +39,8 @@ class Case(unittest.TestCase):
     def setUp(self):
         scratch = daemonlib.scratch()
         self.addCleanup(scratch.cleanup)
-        section = f"[libvirt]\nuri = {self.uri}\n{self.options}" if self.uri else ""
+        uri = self.uri.replace("@DIR@", scratch.name)
+        section = f"[libvirt]\nuri = {uri}\n{self.options}" if uri else ""
         self.d = daemonlib.Daemon(BUILD, scratch.name, section, backend="local")
         self.addCleanup(self.d.clean_up)
 
@@ -133,15 +134,13 @@ class WithoutLibvirt(Case):
 
 
 class StandingStill(Case):
+    uri = "qemu+unix:///system?socket=@DIR@/libvirt"
+
     def test_ended_while_libvirt_does_not_answer(self):
         with socket.socket(socket.AF_UNIX) as s:
             s.bind(self.d.path("libvirt"))
             s.listen(1)
             s.settimeout(60)
-            with open(self.d.config, encoding="ascii") as f:
-                config = f.read()
-            with open(self.d.config, "w", encoding="ascii") as f:
-                f.write(config.replace("/nonexistent/libvirt-sock", self.d.path("libvirt")))
             self.d.start()
             conn, _ = s.accept()
             self.d.stop()
@@ -151,14 +150,7 @@ class StandingStill(Case):
 class Domains(Case):
     """libvirt's test driver: domains that run, but nothing can be attached to them."""
 
-    uri = "test:///@DIR@/node.xml"
-
-    def setUp(self):
-        super().setUp()
-        with open(self.d.config, encoding="ascii") as f:
-            config = f.read()
-        with open(self.d.config, "w", encoding="ascii") as f:
-            f.write(config.replace("test:///@DIR@", f"test://{self.d.dir}"))
+    uri = "test://@DIR@/node.xml"
 
     def node(self, *domains):
         with open(self.d.path("node.xml"), "w", encoding="ascii") as f:
