@@ -22,8 +22,7 @@ int vmcomm_settle_wait(struct vmcomm_sock *vs, long timeout)
 	enum vmcomm_next next;
 
 	while (vmcomm_conn_attached(&vs->conn) && vs->conn.tx.unsettled) {
-		next = vmcomm_tx_next(&vs->conn, tcp_sk(sk)->write_seq, tcp_sk(sk)->snd_una,
-			       VMCOMM_TX_TCP);
+		next = vmcomm_send_next(vs, VMCOMM_TX_TCP);
 		if (next != VMCOMM_NEXT_WAIT)
 			break;
 		if (time_after(jiffies, end)) {
@@ -43,11 +42,8 @@ int vmcomm_settle_wait(struct vmcomm_sock *vs, long timeout)
  */
 void vmcomm_settle(struct vmcomm_sock *vs)
 {
-	struct sock *sk = vs->sk;
-
 	if (vmcomm_conn_attached(&vs->conn) && vs->conn.tx.unsettled)
-		vmcomm_tx_next(&vs->conn, tcp_sk(sk)->write_seq, tcp_sk(sk)->snd_una,
-			       VMCOMM_TX_TCP);
+		vmcomm_send_next(vs, VMCOMM_TX_TCP);
 	if (vs->conn.tx.pend_len)
 		vmcomm_pend_flush(vs, true);
 }

@@ -236,6 +236,13 @@ int vmcomm_getsockopt(struct sock *sk, int level, int optname, char __user *optv
 		      int __user *optlen);
 int vmcomm_ioctl(struct sock *sk, int cmd, vmcomm_ioctl_arg arg);
 int vmcomm_pend_flush(struct vmcomm_sock *vs, bool force);
+/* Where the next bytes go, as TCP is now (vmcomm_tx_next()). Socket lock held. */
+static inline enum vmcomm_next vmcomm_send_next(struct vmcomm_sock *vs, u32 flags)
+{
+	const struct tcp_sock *tp = tcp_sk(vs->sk);
+
+	return vmcomm_tx_next(&vs->conn, tp->write_seq, tp->snd_una, flags);
+}
 unsigned long vmcomm_send_patience(const struct vmcomm_sock *vs);
 void vmcomm_send_stalled(struct vmcomm_sock *vs);
 int vmcomm_settle_wait(struct vmcomm_sock *vs, long timeout);

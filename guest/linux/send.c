@@ -415,8 +415,7 @@ static int vmcomm_send_locked(struct vmcomm_sock *vs, struct msghdr *msg, size_t
 		flags = vmcomm_send_needs_tcp(vs, msg) ||
 				(vmcomm_send_corked(vs) && !vmcomm_send_uncork(vs)) ||
 				vs->tcp_send ? VMCOMM_TX_TCP : 0;
-		switch (vmcomm_tx_next(&vs->conn, tcp_sk(sk)->write_seq, tcp_sk(sk)->snd_una,
-				       flags)) {
+		switch (vmcomm_send_next(vs, flags)) {
 		case VMCOMM_NEXT_RING:
 			if (sk->sk_err || sk->sk_shutdown & SEND_SHUTDOWN) {
 				err = sk->sk_err && !(sk->sk_shutdown & SEND_SHUTDOWN) ?
