@@ -9,7 +9,7 @@
  * on the socket's wait queue or waits for the socket lock.
  *
  * The key of a connection is computed back from TCP's byte counters. The end that opened it
- * counted its SYN, so its own first number comes out one too small.
+ * counted its SYN, so its own first number comes out one too small; by that byte it is known.
  */
 #include <linux/rtnetlink.h>
 #include <net/inet_hashtables.h>
@@ -31,11 +31,22 @@ static bool vmcomm_adopt_wanted(struct vmcomm_link *link, struct sock *sk, u32 s
 	return link->find(link, sk, names.raddr, false) == (int)slot;
 }
 
-/* The same end makes the offers whoever of the two asks. */
-static bool vmcomm_adopt_offers(const struct vmcomm_conn_names *n)
+/*
+ * Whether this end opened the connection, and so makes the offers: the other end may have wrapped it
+ * when it was made, and goes by that. A SYN is acknowledged as a byte and not counted as one that was
+ * sent. Errors of the local network spoil the count. Then the same end makes the offers whoever of
+ * the two asks, and if the other one knows better they may not agree: the connection stays on TCP.
+ */
+static bool vmcomm_adopt_opened(const struct tcp_sock *tp, const struct vmcomm_conn_names *n,
+				bool *known)
 {
-	int d = memcmp(n->laddr, n->raddr, 16);
+	u64 sent = tp->bytes_sent - tp->bytes_retrans - (tp->snd_nxt - tp->snd_una);
+	int d;
 
+	*known = tp->bytes_acked - sent <= 1;
+	if (*known)
+		return tp->bytes_acked != sent;
+	d = memcmp(n->laddr, n->raddr, 16);
 	return d ? d < 0 : n->lport < n->rport;
 }
 
@@ -43,6 +54,7 @@ static bool vmcomm_adopt_one(struct vmcomm_link *link, struct sock *sk, u32 slot
 {
 	const struct tcp_sock *tp = tcp_sk(sk);
 	struct vmcomm_sock *vs = NULL;
+	bool known;
 
 	lock_sock(sk);
 	if (!vmcomm_adopt_wanted(link, sk, slot) || sk->sk_kern_sock ||
@@ -52,15 +64,15 @@ static bool vmcomm_adopt_one(struct vmcomm_link *link, struct sock *sk, u32 slot
 	if (!vs)
 		goto out;
 	vs->unsafe = true;
-	vs->adopted = true;
-	vs->conn.client = vmcomm_adopt_offers(&vs->names);
+	vs->conn.client = vmcomm_adopt_opened(tp, &vs->names, &known);
+	vs->key_unsure = !known;
 	if (vmcomm_link_policy(link, &vs->names)) {
 		vs->no_ring = true;
 		vs->conn.reason = VMCOMM_REASON_POLICY;
 	} else {
 		vs->conn.reason = VMCOMM_REASON_OLDER;
 	}
-	vmcomm_sock_set_key(vs, tp->snd_una - (u32)tp->bytes_acked,
+	vmcomm_sock_set_key(vs, tp->snd_una - (u32)tp->bytes_acked + (known && vs->conn.client),
 			    tp->rcv_nxt - (u32)tp->bytes_received);
 	vmcomm_node_count(&link->node, VMCOMM_STAT_CONN_ADOPTED, 1);
 out:
@@ -184,8 +196,8 @@ void vmcomm_adopt_work(struct work_struct *work)
 }
 
 /*
- * The context of an offer for an adopted connection: each end's own first number may be one too
- * small. Return: with references, as vmcomm_sock_by_key().
+ * The context of an offer for a connection that may be adopted: each end's own first number may be
+ * one too small. Return: with references, as vmcomm_sock_by_key().
  */
 struct vmcomm_sock *vmcomm_adopt_by_key(u32 seq_local, u32 seq_remote)
 {
@@ -196,7 +208,7 @@ struct vmcomm_sock *vmcomm_adopt_by_key(u32 seq_local, u32 seq_remote)
 		vs = vmcomm_sock_by_key(seq_local - (i & 1), seq_remote + (i >> 1));
 		if (!vs)
 			continue;
-		if (vs->adopted || !i)
+		if (vs->key_unsure || !i)
 			return vs;
 		sock_put(vs->sk);
 		vmcomm_sock_put(vs);

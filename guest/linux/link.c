@@ -104,7 +104,7 @@ static bool vmcomm_link_offered(struct vmcomm_link *link, u32 slot, u32 idx)
 		if (vs->ops_done)
 			vs->conn.rx_want = true;
 		WRITE_ONCE(vs->slot, slot);
-		if (vs->adopted)
+		if (vs->key_unsure)
 			vmcomm_sock_set_key(vs, seq_local, seq_remote);
 		taken = !vmcomm_conn_accept(&link->node, slot, &vs->conn, &vs->names);
 		/* Writers at both ends may wait for TCP, and do not look. */

@@ -123,7 +123,7 @@ struct vmcomm_sock {
 	bool ops_done;
 	bool gone;    /* given back to TCP */
 	bool no_ring; /* for good */
-	bool adopted; /* older than the module or the pair */
+	bool key_unsure; /* adopted: the own number of its key may be one too small */
 	bool unsafe;  /* adopted, and threads may still be inside TCP's own calls */
 	bool more;    /* the last bytes on TCP were sent with MSG_MORE */
 	u32 corks;    /* calls that set or clear TCP_CORK */

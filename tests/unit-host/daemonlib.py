@@ -144,9 +144,15 @@ class Daemon:
 
     def ctl(self, *args, expect=0, parse=True):
         """vmcommctl --json ARGS: parsed output (None if there is none), or the text of its error."""
-        done = subprocess.run([f"{self.build}/cli/vmcommctl", "--socket", self.socket, "--json",
-                               *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              text=True, timeout=180)
+        try:
+            done = subprocess.run([f"{self.build}/cli/vmcommctl", "--socket", self.socket, "--json",
+                                   *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                  text=True, timeout=180)
+        except subprocess.TimeoutExpired as e:
+            with open(f"/proc/{self.proc.pid}/stack", encoding="ascii") as f:
+                stack = f.read()
+            raise AssertionError(f"{args} has not ended: {e.stdout}{e.stderr}\n"
+                                 f"vmcommd in {stack}\n{self.log()[-6000:]}") from e
         if expect is None:  # whatever it says
             return done.stdout
         assert done.returncode == expect, (args, done.returncode, done.stdout, done.stderr,
