@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,8 +34,9 @@ struct job {
 	void *arg;
 	struct xs_handle *xs;
 	struct job_outcome out;
-	sd_event_source *ready;
+	sd_event_source *ready, *forked;
 	int fd; /* attach: vmcomm-xen says that it is ready */
+	pid_t child; /* of ours, until it has gone to the background */
 	unsigned int domid;
 	unsigned int polls;
 };
@@ -102,12 +104,30 @@ static int port_ready(sd_event_source *s, int fd, uint32_t revents, void *arg)
 	return 0;
 }
 
+static int forked(sd_event_source *s, int fd, uint32_t revents, void *arg)
+{
+	struct job *j = arg;
+
+	if (waitpid(j->child, NULL, WNOHANG) == 0)
+		return 0;
+	j->child = 0;
+	sd_event_source_set_enabled(s, SD_EVENT_OFF);
+	return 0;
+}
+
 static void job_free(struct vmcomm_backend_job *base)
 {
 	struct job *j = (struct job *)base;
 
 	sd_event_source_disable_unref(j->out.timer);
 	sd_event_source_disable_unref(j->ready);
+	sd_event_source_disable_unref(j->forked);
+	/* If the device is made, this one has forked, and has nothing more to do. */
+	if (j->child) {
+		kill(j->child, SIGKILL);
+		while (waitpid(j->child, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
 	if (j->fd >= 0)
 		close(j->fd);
 	if (j->xs)
@@ -138,15 +158,14 @@ static struct job *job_new(sd_event *event, const struct vmcomm_backend_callback
 	return j;
 }
 
-static int spawn_port(struct job *j, const char *socket_path)
+static int spawn_port(struct job *j, sd_event *event, const char *socket_path)
 {
 	char program[PATH_MAX], domid[16], fd[16];
 	const char *argv[] = {program, "--domain", domid, "--slot-socket", socket_path, "--ready-fd",
 			      fd, NULL};
 	posix_spawnattr_t attr;
 	sigset_t none;
-	int pipefd[2], child[2], err;
-	pid_t pid;
+	int pipefd[2], child[2], pidfd, err;
 
 	/* Beside the region keeper's: set by the build, or for tests. */
 	snprintf(program, sizeof(program), "%s", getenv("VMCOMM_XEN") ?: VMCOMM_LIBEXECDIR "/vmcomm-xen");
@@ -161,17 +180,25 @@ static int spawn_port(struct job *j, const char *socket_path)
 	posix_spawnattr_init(&attr);
 	posix_spawnattr_setsigmask(&attr, &none);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
-	err = -posix_spawn(&pid, program, NULL, &attr, (char **)(uintptr_t)argv, environ);
+	err = -posix_spawn(&j->child, program, NULL, &attr, (char **)(uintptr_t)argv, environ);
 	posix_spawnattr_destroy(&attr);
 	close(child[1]);
 	if (err) {
+		j->child = 0;
 		close(child[0]);
 		return err;
 	}
-	/* It goes to the background at once. */
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
 	j->fd = child[0];
+	/* It goes to the background at once, unless something is wrong with it or with the machine. */
+	pidfd = (int)syscall(SYS_pidfd_open, j->child, 0);
+	if (pidfd < 0)
+		return -errno;
+	err = sd_event_add_io(event, &j->forked, pidfd, EPOLLIN, forked, j);
+	if (err < 0) {
+		close(pidfd);
+		return err;
+	}
+	sd_event_source_set_io_fd_own(j->forked, true);
 	return 0;
 }
 
@@ -192,7 +219,7 @@ static int xen_attach(sd_event *event, const struct vmcomm_backend_vm *vm,
 		job_end(&j->out, -EBUSY, "process %d serves the domain already", (int)port_pid(j));
 		return 0;
 	}
-	err = spawn_port(j, dev->socket);
+	err = spawn_port(j, event, dev->socket);
 	if (!err)
 		err = sd_event_add_io(event, &j->ready, j->fd, EPOLLIN, port_ready, j);
 	if (err < 0)

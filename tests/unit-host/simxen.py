@@ -46,6 +46,15 @@ class Xen:
             os.symlink(os.path.abspath(__file__), os.path.join(self.bin, name))
         self.sockets = [self.listen("xenstore", self.serve_store), self.listen("sim", self.serve_puppet)]
 
+    def keep_in_foreground(self, on):
+        """vmcomm-xen does not go to the background."""
+        path = os.path.join(self.dir, "sim.foreground")
+        if on:
+            with open(path, "wb"):
+                pass
+        else:
+            os.unlink(path)
+
     def env(self):
         return dict(XENSTORED_PATH=os.path.join(self.dir, "xenstore"), SIMXEN=os.path.join(self.dir, "sim"),
                     VMCOMM_XL=os.path.join(self.bin, "xl"), VMCOMM_XEN=os.path.join(self.bin, "vmcomm-xen"),
@@ -390,6 +399,8 @@ def send(size, parent):
 
 def puppet(what, argv):
     if what == "vmcomm-xen" and os.fork():
+        while os.path.exists(os.environ["SIMXEN"] + ".foreground"):
+            time.sleep(0.02)
         os._exit(0)
     call_me(what)
     conn = socket.socket(socket.AF_UNIX)

@@ -161,6 +161,15 @@ class Good(Case):
         self.at_b()
 
 
+    def test_slow_helper(self):
+        """vmcommd answers while vmcomm-xen is in no hurry, and does not wait for its first process."""
+        self.a.ctl("vm", "detach", "vm")
+        self.xa.keep_in_foreground(True)
+        self.a.ctl("vm", "attach", "vm")
+        self.assertEqual(self.a.vm("vm")["state"], "up")
+        self.xa.keep_in_foreground(False)
+
+
 class Digits(Case):
     name = "1"
 
