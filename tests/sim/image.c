@@ -12,7 +12,7 @@ struct sim_image_sock {
 	struct sim_sock *sock;
 	struct sim_sock was;
 	u8 *held, *pend, *queue;
-	u32 write_seq, una, rcv_nxt, copied_seq, ts_recent;
+	u32 write_seq, una, edge, rcv_nxt, copied_seq, ts_recent;
 	bool fin_sent, fin_in;
 };
 
@@ -43,6 +43,7 @@ static void sim_image_sock(struct sim_image_sock *i, struct sim_sock *s)
 	i->pend = s->conn.tx.pend ? sim_copy(s->conn.tx.pend, s->conn.tx.pend_len) : NULL;
 	i->write_seq = s->out->write_seq;
 	i->una = s->out->una;
+	i->edge = s->out->edge;
 	i->fin_sent = s->out->fin_sent;
 	i->rcv_nxt = in->rcv_nxt;
 	i->copied_seq = in->copied_seq;
@@ -126,14 +127,14 @@ static u8 *sim_image_block(struct sim_vm *vm, const u8 *from, u32 n)
 static void sim_image_tcp(struct sim_image_sock *i, struct sim_sock *s)
 {
 	struct sim_tcp *out = s->out, *in = s->in;
-	u32 k, taken = out->copied_seq;
+	u32 k;
 
 	out->write_seq = i->write_seq;
 	out->fin_sent = i->fin_sent;
-	/* What the peer has read of that is acknowledged when it is sent again. */
-	if ((s32)(taken - i->write_seq) > 0)
-		taken = i->write_seq;
-	out->una = (s32)(taken - i->una) > 0 ? taken : i->una;
+	out->una = i->una;
+	out->edge = i->edge;
+	/* What the peer has of that is acknowledged when it is sent again. */
+	sim_tcp_acked(out, out->rcv_nxt - out->fin_in, out->copied_seq + out->size);
 	in->rcv_nxt = i->rcv_nxt;
 	in->copied_seq = i->copied_seq;
 	in->fin_in = i->fin_in;

@@ -145,7 +145,8 @@ struct sim_tcp {
 	u8 *buf;
 	u32 size;      /* of buf and of the window */
 	u32 write_seq; /* sender */
-	u32 una;       /* sender: the receiver has read all before it */
+	u32 una;       /* sender: the receiver has all before it */
+	u32 edge;      /* sender: what the receiver has room for ends here */
 	u32 rcv_nxt;   /* receiver, a FIN counts one */
 	u32 copied_seq;
 	u32 fin_seq;
@@ -160,6 +161,7 @@ u32 sim_tcp_room(struct sim_tcp *t);
 u32 sim_tcp_send(struct sim_tcp *t, const u8 *data, u32 n);
 void sim_tcp_fin(struct sim_tcp *t);
 u32 sim_tcp_recv(struct sim_tcp *t, u8 *data, u32 n);
+void sim_tcp_acked(struct sim_tcp *t, u32 seq, u32 edge);
 u32 sim_tcp_peek(const struct sim_tcp *t, u32 off, u8 *data, u32 n);
 void sim_tcp_reset(struct sim_sock *from);
 void sim_tcp_init(struct sim_tcp *t, struct sim_sock *from, struct sim_sock *to, u32 isn);

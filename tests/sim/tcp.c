@@ -7,6 +7,11 @@
  */
 #include "sim.h"
 
+struct sim_ack {
+	struct sim_tcp *tcp;
+	u32 seq, edge, ts;
+};
+
 struct sim_segment {
 	struct sim_segment *next;
 	u32 seq;
@@ -30,6 +35,7 @@ void sim_tcp_init(struct sim_tcp *t, struct sim_sock *from, struct sim_sock *to,
 	if (!t->buf)
 		abort();
 	t->write_seq = t->una = t->rcv_nxt = t->copied_seq = isn;
+	t->edge = isn + t->size;
 }
 
 static u64 sim_tcp_delay(void)
@@ -43,6 +49,43 @@ static u64 sim_tcp_delay(void)
 static u32 sim_tcp_clock(const struct sim_sock *s)
 {
 	return s->ts_frozen ? s->ts_frozen : (u32)sim.now;
+}
+
+/* How far the sender is: to be called when an acknowledgement of @seq arrives. */
+void sim_tcp_acked(struct sim_tcp *t, u32 seq, u32 edge)
+{
+	/* It may be too old, or about what a VM that was set back has not sent yet: then it says nothing. */
+	if ((s32)(seq - t->una) < 0 || (s32)(seq - t->write_seq) > 0)
+		return;
+	t->una = seq;
+	if ((s32)(edge - t->edge) > 0)
+		t->edge = edge;
+}
+
+static void sim_tcp_ack_arrives(void *a, u64 b)
+{
+	struct sim_ack *ack = a;
+	struct sim_tcp *t = ack->tcp;
+
+	t->flying--;
+	if (!ack->ts || ack->ts >= t->from->in->ts_recent)
+		sim_tcp_acked(t, ack->seq, ack->edge);
+	sim_sock_wake(t->from);
+	free(ack);
+}
+
+static void sim_tcp_ack(struct sim_tcp *t)
+{
+	struct sim_ack *ack = malloc(sizeof(*ack));
+
+	if (!ack)
+		abort();
+	ack->tcp = t;
+	ack->seq = t->rcv_nxt - t->fin_in;
+	ack->edge = t->copied_seq + t->size;
+	ack->ts = t->to->ts_frozen;
+	t->flying++;
+	sim_at(sim_tcp_delay(), sim_tcp_ack_arrives, ack, 0);
 }
 
 /*
@@ -83,10 +126,13 @@ static void sim_tcp_arrive(void *a, u64 b)
 			t->to->refused = true;
 			sim_tcp_reset(t->to);
 		}
-	} else if (sim_tcp_take(t, seg)) {
-		sim_sock_ready(t->to);
-	} else if (!t->to->set_back) {
-		sim_fail("%s socket %u: a segment comes twice, or too early", t->to->vm->name, t->to->id);
+	} else {
+		if (sim_tcp_take(t, seg))
+			sim_sock_ready(t->to);
+		else if (!t->to->set_back)
+			sim_fail("%s socket %u: a segment comes twice, or too early",
+				 t->to->vm->name, t->to->id);
+		sim_tcp_ack(t);
 	}
 	free(seg);
 }
@@ -122,7 +168,7 @@ static void sim_tcp_segment(struct sim_tcp *t, const u8 *data, u32 n, bool fin)
 
 u32 sim_tcp_room(struct sim_tcp *t)
 {
-	return t->size - (t->write_seq - t->una);
+	return t->edge - t->write_seq;
 }
 
 u32 sim_tcp_send(struct sim_tcp *t, const u8 *data, u32 n)
@@ -147,20 +193,6 @@ void sim_tcp_fin(struct sim_tcp *t)
 	sim_tcp_segment(t, NULL, 0, true);
 }
 
-static void sim_tcp_acked(void *a, u64 b)
-{
-	struct sim_tcp *t = a;
-
-	u32 frozen = (u32)(b >> 32);
-
-	t->flying--;
-	/* It may be too old, or about what a VM that was set back has not sent yet. */
-	if ((!frozen || frozen >= t->from->in->ts_recent) && (s32)((u32)b - t->una) > 0 &&
-	    (s32)((u32)b - t->write_seq) <= 0)
-		t->una = (u32)b;
-	sim_sock_wake(t->from);
-}
-
 /* @off bytes after the next one, without taking them. Bytes, not the FIN. */
 u32 sim_tcp_peek(const struct sim_tcp *t, u32 off, u8 *data, u32 n)
 {
@@ -178,10 +210,8 @@ u32 sim_tcp_recv(struct sim_tcp *t, u8 *data, u32 n)
 {
 	n = sim_tcp_peek(t, 0, data, n);
 	t->copied_seq += n;
-	if (n) {
-		t->flying++;
-		sim_at(sim_tcp_delay(), sim_tcp_acked, t, (u64)t->to->ts_frozen << 32 | t->copied_seq);
-	}
+	if (n)
+		sim_tcp_ack(t);
 	return n;
 }
 
