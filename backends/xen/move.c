@@ -29,6 +29,7 @@
 #define POLL_USEC	100000
 #define WATCH_USEC	500000
 #define APPEAR_SECONDS	300 /* that the source has for letting its guest leave */
+#define SILENT_SECONDS	10
 #define XL_SECONDS	30 /* that xl has for anything but a migration */
 #define CANCEL_SECONDS	15 /* for letting the domain run here */
 #define COMMAND_MAX	1024
@@ -53,6 +54,7 @@ struct move {
 	unsigned int polls;
 	/* destination */
 	unsigned int was, coming;
+	unsigned int silent; /* times that xenstore did not answer */
 	bool only_watch, announced;
 	/* source */
 	bool cancel;
@@ -160,13 +162,14 @@ static void incoming_poll(struct move *j)
 		in = find(j, COMING, &coming);
 		here = find(j, "", &domid);
 	}
-	if (here == -EIO) {
-		if (j->only_watch)
-			job_timer(&j->out, WATCH_USEC);
+	if (here == -EIO || in == -EIO) {
+		if (j->only_watch || ++j->silent * POLL_USEC < SILENT_SECONDS * 1000000U)
+			job_timer(&j->out, j->only_watch ? WATCH_USEC : POLL_USEC);
 		else
-			job_end(&j->out, here, "xenstore there does not answer");
+			job_end(&j->out, -EIO, "xenstore there does not answer");
 		return;
 	}
+	j->silent = 0;
 	if (here == -EPERM) {
 		job_end(&j->out, -EEXIST, "domain '%s' there is another one: it has another UUID",
 			j->vm.control);
@@ -178,7 +181,7 @@ static void incoming_poll(struct move *j)
 	}
 	if (!in)
 		j->coming = coming;
-	else if (j->coming && !j->only_watch) {
+	else if (j->coming && in == -ENOENT && !j->only_watch) {
 		job_end(&j->out, -EIO, "Xen gave the migration up (the log of xl there says why)");
 		return;
 	}

@@ -85,10 +85,13 @@ static int died(sd_event_source *s, int fd, uint32_t revents, void *arg)
 {
 	struct run *r = arg;
 	unsigned int reads = LAST_READS;
-	int status = 0;
+	int status;
+	pid_t pid = waitpid(r->pid, &status, WNOHANG);
 
-	if (waitpid(r->pid, &status, WNOHANG) == 0)
+	if (!pid)
 		return 0;
+	if (pid < 0)
+		status = SIGKILL; /* whatever became of it, it is no success */
 	r->ended = true;
 	sd_event_source_set_enabled(r->died, SD_EVENT_OFF);
 	sd_event_source_set_enabled(r->timer, SD_EVENT_OFF);

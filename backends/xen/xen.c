@@ -37,6 +37,7 @@ struct job {
 	sd_event_source *ready, *forked;
 	int fd; /* attach: vmcomm-xen says that it is ready */
 	pid_t child; /* of ours, until it has gone to the background */
+	pid_t session;
 	unsigned int domid;
 	unsigned int polls;
 };
@@ -123,6 +124,8 @@ static void job_free(struct vmcomm_backend_job *base)
 	sd_event_source_disable_unref(j->ready);
 	sd_event_source_disable_unref(j->forked);
 	/* If the device is made, this one has forked, and has nothing more to do. */
+	if (j->fd >= 0 && j->out.result == -ETIMEDOUT)
+		kill(-j->session, SIGTERM);
 	if (j->child) {
 		kill(j->child, SIGKILL);
 		while (waitpid(j->child, NULL, 0) < 0 && errno == EINTR)
@@ -189,6 +192,7 @@ static int spawn_port(struct job *j, sd_event *event, const char *socket_path)
 		return err;
 	}
 	j->fd = child[0];
+	j->session = j->child;
 	/* It goes to the background at once, unless something is wrong with it or with the machine. */
 	pidfd = (int)syscall(SYS_pidfd_open, j->child, 0);
 	if (pidfd < 0)

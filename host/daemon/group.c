@@ -301,8 +301,12 @@ int group_need_region(struct group *g, bool create, struct vmcomm_error *e)
 	uint32_t shift = 0;
 	int err;
 
-	if (g->region)
+	if (g->region) {
+		/* Nobody was to use it any more; now somebody does. */
+		if (create)
+			g->dissolve = false;
 		return 0;
+	}
 	err = group_dir(g, dir, sizeof(dir));
 	if (err)
 		return vmcomm_error_set(e, err, "group '%s': path too long", g->name);

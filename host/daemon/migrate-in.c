@@ -142,12 +142,16 @@ static const char *state_name(const struct incoming *in)
 
 static void switch_answer(struct incoming *in)
 {
+	json_t *message;
+
 	if (!in->switch_asked || !in->source)
 		return;
 	in->switch_asked = false;
+	/* It may be cut in the middle of a character. */
+	message = json_string(in->text);
 	answer(in->source, "switch",
-	       json_pack("{s:s, s:s, s:i, s:i, s:i}", "state", state_name(in), "message", in->text,
-			 "adopted", (int)in->adopted, "connections", (int)in->connections,
+	       json_pack("{s:s, s:o, s:i, s:i, s:i}", "state", state_name(in), "message",
+			 message ? message : json_string("?"), "adopted", (int)in->adopted, "connections", (int)in->connections,
 			 "continued", (int)in->continued));
 }
 
@@ -361,14 +365,17 @@ static void adopt_poll(struct incoming *in)
 static int timer_ready(sd_event_source *s, uint64_t usec, void *arg)
 {
 	struct incoming *in = arg;
+	struct vm *vm = in->vm;
 
 	if (in->state == ADOPTING)
 		adopt_poll(in);
 	else if (in->state == FAILED && in->vm->libvirt)
 		no_member(in->vm); /* and with it this */
-	else if (in->state == FAILED && in->vm->incoming && !in->source)
+	else if (in->state == FAILED && in->vm->incoming) {
+		/* Whoever moves it next may not tell us. */
 		incoming_free(in);
-	else if (in->state == OVER)
+		incoming_watch(vm);
+	} else if (in->state == OVER)
 		incoming_free(in);
 	return 0;
 }
@@ -431,6 +438,8 @@ static void job_done(void *arg, int err, const char *text)
 
 	if (!err && in->vm->addr_count)
 		runs(in);
+	else if (err && watching && in->switch_asked)
+		failed(in, err, text); /* its source waits for that */
 	else if (!err)
 		failed(in, -EINVAL, "it runs, but was never told which addresses it has: add it again "
 		       "with --address");
@@ -439,9 +448,9 @@ static void job_done(void *arg, int err, const char *text)
 	vmcomm_backend_job_free(in->job);
 	in->job = NULL;
 	/* Nobody waits: it may come later, by a prepare. */
-	if (err && watching && in->vm->libvirt)
+	if (err && watching && in->state == WATCHING && in->vm->libvirt)
 		no_member(in->vm);
-	else if (err && watching)
+	else if (err && watching && in->state == WATCHING)
 		incoming_free(in);
 }
 
@@ -746,8 +755,12 @@ static const char *vm_place(const struct vm *vm)
 static void do_switch(struct source *s, json_t *msg)
 {
 	struct vm *vm = by_uuid(s, msg);
-	struct incoming *in = vm ? vm->in : NULL;
+	struct incoming *in;
 
+	/* One that was given up before vmcommd was started anew: its hypervisor says so. */
+	if (vm && vm->incoming)
+		incoming_watch(vm);
+	in = vm ? vm->in : NULL;
 	if (!in) {
 		answer(s, "switch", json_pack("{s:s}", "state", vm_place(vm)));
 		return;

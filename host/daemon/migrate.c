@@ -60,6 +60,7 @@ struct migration {
 	bool find;	 /* for migrate_find(): ask all hosts */
 	bool timed_out;
 	bool told_waiting;
+	bool stands;	 /* it could not be let run here again */
 	enum vmcomm_backend_place place;
 	char uri[256];
 	char *command; /* what reaches the other host's receiver, where the backend wants one */
@@ -426,6 +427,9 @@ static void peer_message(void *arg, json_t *msg)
 		late_message(mg, msg, reply);
 		return;
 	}
+	/* The VM is in somebody else's hands now, and nobody was asked anything. */
+	if (mg->step != CHECK && mg->step != PREPARE && mg->step != SYNC)
+		return;
 	stop_timer(mg);
 	if (!answer_good(mg, msg))
 		return;
@@ -573,7 +577,7 @@ static void conns_collect(struct migration *mg)
 		json_array_foreach (list, i, row)
 			conn_row(mg, row);
 		json_decref(list);
-	} while (more && json_array_size(mg->conns) < CONNS_SYNC_MAX);
+	} while (more && json_array_size(mg->conns) < CONNS_SYNC_MAX && cursor.examined < 4U << 20);
 }
 
 static void step_sync(struct migration *mg);
@@ -869,7 +873,7 @@ static void undone(struct migration *mg)
 	size_t n = strlen(mg->why.text);
 	bool here = mg->failed != DONE && mg->place != VMCOMM_PLACE_ENDED;
 
-	if (mg->why.code && here && !mg->find)
+	if (mg->why.code && here && !mg->find && !mg->stands)
 		snprintf(mg->why.text + n, sizeof(mg->why.text) - n, "; it runs here%s",
 			 mg->vm->connected ? ", in shared memory again" : "");
 	mark(mg, false);
@@ -918,11 +922,15 @@ static void undo_attach(struct migration *mg)
 static void undo_runs(void *arg, int err, const char *text)
 {
 	struct migration *mg = arg;
+	size_t n = strlen(mg->why.text);
 
 	if (err == -ENOENT)
 		mg->place = VMCOMM_PLACE_ENDED;
-	if (err)
-		event(mg, "it cannot be let run here: %s", text);
+	if (err && err != -ENOENT) {
+		mg->stands = true;
+		snprintf(mg->why.text + n, sizeof(mg->why.text) - n,
+			 "; and it cannot be let run here: %.200s", text);
+	}
 	vmcomm_backend_job_free(mg->job);
 	mg->job = NULL;
 	go(mg, undo_attach);
@@ -932,6 +940,7 @@ static void step_undo(struct migration *mg)
 {
 	static const struct vmcomm_backend_callbacks cbs = {.done = undo_runs};
 	struct vmcomm_backend_vm bvm;
+	int err;
 
 	stop_timer(mg);
 	if (mg->peer && mg->failed < SWITCH)
@@ -951,9 +960,11 @@ static void step_undo(struct migration *mg)
 	if (mg->vm->moving.sent && mg->place != VMCOMM_PLACE_ENDED) {
 		mg->vm->moving.sent = false;
 		vm_backend_fill(mg->vm, &bvm);
-		if (!vm_backend(mg->vm)->finish(mg->m->event, &bvm, VMCOMM_FATE_GO_ON, &cbs, mg,
-						&mg->job))
-			return;
+		err = vm_backend(mg->vm)->finish(mg->m->event, &bvm, VMCOMM_FATE_GO_ON, &cbs, mg,
+						 &mg->job);
+		if (err)
+			undo_runs(mg, err, strerror(-err));
+		return;
 	}
 	undo_attach(mg);
 }
@@ -1041,6 +1052,10 @@ static void look_done(void *arg, int err, const char *text)
 		event(mg, "%s", text);
 	vmcomm_backend_job_free(mg->job);
 	mg->job = NULL;
+	if (err && mg->find && manager_now_usec() > mg->find_until) {
+		fail(mg, err, "cannot see whether it runs here: %s", text);
+		return;
+	}
 	if (err) {
 		set_timer(mg, AGAIN_USEC, step_look);
 		return;
@@ -1057,10 +1072,12 @@ static void look_done(void *arg, int err, const char *text)
 		}
 		break;
 	case VMCOMM_PLACE_MIGRATING:
-		if (mg->find)
+		if (mg->find) {
+			mg->find_until = manager_now_usec() + FIND_SECONDS * 1000000ULL;
 			set_timer(mg, AGAIN_USEC / 4, step_look);
-		else
+		} else {
 			go(mg, look_stop_sending);
+		}
 		break;
 	default:
 		if (mg->find && vm_backend(mg->vm)->by_host) {

@@ -152,6 +152,9 @@ static int attach_begin(struct op *op, struct vmcomm_error *e)
 	if (err)
 		return err;
 	state_save(m);
+	if (!vm->group->region)
+		return vmcomm_error_set(e, -ENOTCONN, "vm '%s': the memory of group '%s' is gone: try "
+					"again in a second", vm->name, vm->group->name);
 	op->slot = (uint32_t)vm->slot;
 	if (vm->connected) {
 		step(op, "has its device already, in slot %d", vm->slot);
@@ -457,7 +460,7 @@ void op_vm_changed(struct vm *vm)
 
 bool op_joinable(const struct vm *vm, enum op_kind kind)
 {
-	return vm->op && vm->op->kind == OP_PLUG && !vm->op->cb.done &&
+	return vm->op && vm->op->kind == OP_PLUG && vm->op->phase == PHASE_PLUG && !vm->op->cb.done &&
 	       (kind == OP_ATTACH || kind == OP_PLUG);
 }
 

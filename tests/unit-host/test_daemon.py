@@ -142,6 +142,19 @@ class Admission(Case):
                  open(f"/proc/{keeper}/stat", encoding="ascii").read().split()[2] == "Z")
         self.assertEqual(len(self.d.ctl("group", "list")["groups"]), 1, "the definition stays")
 
+    def test_member_comes_as_its_group_goes(self):
+        """The last member is removed, its QEMU still has the memory: who is added then keeps the group."""
+        self.group()
+        self.add("a", "10.0.0.1")
+        old = self.qemu("a")
+        self.remove("a")
+        self.add("b", "10.0.0.2")
+        time.sleep(2.5)  # vmcommd looks after its groups once a second
+        old.close()
+        time.sleep(2.5)
+        self.assertEqual(self.d.vm("b")["state"], "waiting")
+        self.qemu("b")
+
     def test_conflicts_and_limits(self):
         self.group(slots=2)
         self.add("a", "10.0.0.1,fd00::1")
