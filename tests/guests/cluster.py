@@ -102,8 +102,11 @@ class Member:
     def state(self):
         """For humans, when something hangs: connections, counters, blocked tasks."""
         self.guest.run("echo w >/proc/sysrq-trigger", check=False)
+        # "refused" or nothing at all: is it the virtual NIC that hangs?
+        knocks = " ".join(f"timeout 3 bash -c '</dev/tcp/{m.guest.ip4}/9' 2>&1; echo knocked: $?;"
+                          for m in self.cluster.members if m is not self)
         out = self.guest.run("head -40 /proc/net/vmcomm; grep -v ' 0$' /proc/net/vmcomm_stat; "
-                             "ss -tnmoi | head -60", check=False).stdout
+                             f"ss -tnmoi | head -60; ip -s link show eth0; {knocks}", check=False).stdout
         return f"--- {self.name}\n{out}\n" + "\n".join(self.guest.log.lines[-60:])
 
     def memory(self):
