@@ -277,9 +277,10 @@ static int slots_read(struct group *g, struct vmcomm_error *e)
 		if (st.row.state == VMCOMM_SLOT_LEFT || st.row.state == VMCOMM_SLOT_GONE)
 			continue;
 		if (!vm) {
-			if (!st.connected)
-				region_slot_close(g->region, i);
-			else
+			/* Opened for one that was to come, by a vmcommd that was killed before it said so. */
+			if (!st.connected && !region_slot_close(g->region, i))
+				g->table.slot[i].state = VMCOMM_SLOT_FREE;
+			else if (st.connected)
 				log_warning("group %s: slot %u is taken by process %u, which is no "
 					    "member", g->name, i, st.pid);
 			continue;
