@@ -149,14 +149,14 @@ class Site:
         for i in range(movers + stayers):
             name = f"g{i + 1}"
             monitors.append(f"{self.a.directory}/{name}.0.qmp")
-            options = {"disk": disk, "memory": memory} if i < movers else {}
-            if options and snapshots:
+            options = {"disk": disk, "memory": memory} if i < movers else {"memory": max(memory, 512)}
+            if i < movers and snapshots:
                 image = lab.directory / f"{name}.snapshots"
                 subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "1M"],
                                check=True)
                 options["extra"] = ["-drive", f"file={image},if=none,id=snapshots,format=qcow2"]
             guests.append(lab.define(name, net=nets["a"], **options))
-            if options and snapshots:
+            if i < movers and snapshots:
                 guests[-1].machine.ram = ""  # in the snapshot, not shared
             guests[-1].launch(["-qmp", f"unix:{monitors[-1]},server=on,wait=off"])
         self.members = [Mover(self, g, self.a, m) for g, m in zip(guests, monitors)]
