@@ -84,6 +84,8 @@ struct vmcomm_conn {
 	struct vmcomm_tx tx;
 	struct vmcomm_rx rx;
 	u64 tcp_sent, tcp_received, ring_sent, ring_received;
+	bool has_known; /* since the owner said it last, before it is attached */
+	u32 has; /* TCP's rcv_nxt */
 	bool met; /* the peer's context and this one have been attached to each other before */
 	u64 met_sent, met_received; /* ring_sent and ring_received when they were for the first time */
 };
@@ -106,6 +108,21 @@ void vmcomm_conn_init(struct vmcomm_conn *conn, u32 seq_local, u32 seq_remote, b
 
 /** vmcomm_conn_deinit() - free held and pending bytes; the connection must be detached */
 void vmcomm_conn_deinit(struct vmcomm_conn *conn);
+
+/**
+ * vmcomm_conn_has() - how far TCP has brought the stream, to be said before each offer and accept (M11)
+ * @rcv_nxt: TCP's, now
+ *
+ * The peer's sender enters a ring when TCP has brought more than that: a VM that is set back to a
+ * moment before, without the device, then has a hole where the bytes of the ring were. Without it the
+ * peer waits until all that it gave to TCP is acknowledged. Owner's lock held; the connection is
+ * detached.
+ */
+static inline void vmcomm_conn_has(struct vmcomm_conn *conn, u32 rcv_nxt)
+{
+	conn->has_known = true;
+	conn->has = rcv_nxt;
+}
 
 /**
  * vmcomm_conn_offer() - offer shared memory for a connection to the VM in @slot (M5)

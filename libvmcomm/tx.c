@@ -178,6 +178,29 @@ out:
 	return err;
 }
 
+/*
+ * TCP's sequence numbers move on at least once between any moment at which a VM could be saved
+ * (without the device, so detached) and bytes that TCP does not see: should the peer be set back to
+ * that moment, it does not take later bytes for the next ones. So TCP has acknowledged bytes that the
+ * peer did not have when it was attached. What was under way then may be as good as what is sent now,
+ * but for the own VM, which could be saved, too: something is sent anew.
+ *
+ * A peer that was set back has a hole before what it acknowledged, and never has the bytes in there.
+ * With bytes of the ring behind the hole it would read them when we, set back, too, have filled it.
+ */
+static bool vmcomm_tx_moved(const struct vmcomm_conn *conn, u32 write_seq, u32 una)
+{
+	struct vmcomm_abi_ccb *theirs = conn->theirs;
+	const struct vmcomm_tx *tx = &conn->tx;
+
+	/* All of what is sent anew comes after the hole. */
+	if (!(vmcomm_load32(&theirs->flags) & VMCOMM_CCB_F_HAS))
+		return (s32)(una - tx->first_seq) > 0;
+	return (s32)(write_seq - tx->first_seq) > 0 &&
+	       (s32)(una - vmcomm_load32(&theirs->tcp_had)) > 0 &&
+	       (s32)(vmcomm_load32(&theirs->tcp_has) - una) >= 0;
+}
+
 static bool vmcomm_tx_enter(struct vmcomm_conn *conn, u32 write_seq, u32 una)
 {
 	struct vmcomm_tx *tx = &conn->tx;
@@ -209,14 +232,7 @@ static bool vmcomm_tx_enter(struct vmcomm_conn *conn, u32 write_seq, u32 una)
 			}
 		}
 	}
-	/*
-	 * TCP's sequence numbers move on at least once between any moment at which the VM could be
-	 * saved (without the device, so detached) and bytes that TCP does not see: should it be set
-	 * back to that moment, it does not take later bytes for the next ones. The peer has to have
-	 * acknowledged them: one that was set back has a hole before them, and never does. With bytes
-	 * of the ring behind a hole it would read them when we, set back, too, have filled it.
-	 */
-	if (tx->first && (s32)(una - tx->first_seq) <= 0)
+	if (tx->first && !vmcomm_tx_moved(conn, write_seq, una))
 		return false;
 	tx->first = false;
 	/* The peer followed the last exit, so it has read all; what we knew may be far behind. */
