@@ -208,6 +208,14 @@ enum vmcomm_next vmcomm_tx_next(struct vmcomm_conn *conn, u32 write_seq, u32 una
  */
 void vmcomm_tx_expect(struct vmcomm_conn *conn, size_t n);
 
+/**
+ * vmcomm_tx_moved() - is it over, what vmcomm_tx_first() asked for, so that a ring can be entered? (M17)
+ * @write_seq, @una: as for vmcomm_tx_next()
+ *
+ * A writer that waits for room in TCP's queue does not hear of it. Owner's lock held.
+ */
+bool vmcomm_tx_moved(const struct vmcomm_conn *conn, u32 write_seq, u32 una);
+
 /** vmcomm_tx_first() - do bytes have to go over TCP, now that the VM arrived, before a ring is entered? */
 static inline bool vmcomm_tx_first(const struct vmcomm_conn *conn, u32 write_seq)
 {

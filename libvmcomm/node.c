@@ -8,6 +8,7 @@
 #define VMCOMM_RECLAIM_IDLE 2
 /* Ticks that an offer stays in the table: handshakes that take longer stay on TCP. */
 #define VMCOMM_OFFER_TICKS 60
+#define VMCOMM_TICK_DRAINS 4 /* of a queue of events, by a tick */
 
 /* What nobody writes: the pages of a peer that is not there. */
 static struct vmcomm_abi_pair vmcomm_pair_nobody;
@@ -511,7 +512,7 @@ static void vmcomm_pair_repair(struct vmcomm_pair *pair)
 
 void vmcomm_node_tick(struct vmcomm_node *node)
 {
-	u32 i;
+	u32 i, n;
 
 	vmcomm_lock(&node->lock);
 	if (!node->up) {
@@ -528,7 +529,10 @@ void vmcomm_node_tick(struct vmcomm_node *node)
 		vmcomm_pair_check(pair);
 		vmcomm_pair_check_host(pair);
 		if (pair->state == VMCOMM_PEER_UP) {
-			vmcomm_pair_drain(pair, VMCOMM_EVENT_BUDGET);
+			/* All: the peer does not ring for more before these are taken. */
+			for (n = 0; n < VMCOMM_TICK_DRAINS && vmcomm_pair_drain(pair, VMCOMM_EVENT_BUDGET);
+			     n++)
+				;
 			vmcomm_pair_sweep(pair);
 		}
 	}

@@ -188,11 +188,13 @@ out:
  * A peer that was set back has a hole before what it acknowledged, and never has the bytes in there.
  * With bytes of the ring behind the hole it would read them when we, set back, too, have filled it.
  */
-static bool vmcomm_tx_moved(const struct vmcomm_conn *conn, u32 write_seq, u32 una)
+bool vmcomm_tx_moved(const struct vmcomm_conn *conn, u32 write_seq, u32 una)
 {
 	struct vmcomm_abi_ccb *theirs = conn->theirs;
 	const struct vmcomm_tx *tx = &conn->tx;
 
+	if (!theirs || !tx->first || !tx->first_seq_set)
+		return false;
 	/* All of what is sent anew comes after the hole. */
 	if (!(vmcomm_load32(&theirs->flags) & VMCOMM_CCB_F_HAS))
 		return (s32)(una - tx->first_seq) > 0;

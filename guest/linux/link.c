@@ -226,6 +226,9 @@ static void vmcomm_link_sockets(struct vmcomm_link *link)
 			if (vs->conn.tx.ring && time_after(jiffies, vs->active + 5 * HZ))
 				vmcomm_tx_idle(&vs->conn);
 			vmcomm_conn_poll(&vs->conn);
+			if (vmcomm_tx_moved(&vs->conn, tcp_sk(vs->sk)->write_seq,
+					    tcp_sk(vs->sk)->snd_una))
+				vmcomm_sock_enters(vs);
 			vmcomm_watch(vs);
 		} else if (vs->conn.client && vmcomm_node_pair_up(&link->node, vs->slot) &&
 			   vs->conn.seq_local && vmcomm_is_enabled() && !sock_flag(vs->sk, SOCK_DEAD) &&
