@@ -101,6 +101,7 @@ struct vm {
 	struct op *op;
 	/* migration; see migrate.h */
 	bool incoming;	  /* is to come from another host: no slot, not attached by others */
+	bool arriving;	  /* has come, and is being attached: saved as one that is to come */
 	struct incoming *in;
 	struct migration *move;
 	struct {

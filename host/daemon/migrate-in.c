@@ -392,6 +392,8 @@ static void attach_done(void *arg, const struct vmcomm_error *e)
 	struct incoming *in = arg;
 
 	in->op = NULL;
+	in->vm->arriving = false;
+	state_save(in->m);
 	in->attached = !e->code;
 	snprintf(in->text, sizeof(in->text), "%.250s", e->text);
 	in->state = ADOPTING;
@@ -410,6 +412,8 @@ static void runs(struct incoming *in)
 	in->state = ATTACHING;
 	tell(in, "running", "");
 	vm->incoming = false;
+	/* libvirt says after a restart what runs. */
+	vm->arriving = !vm->libvirt;
 	vm->wanted = true;
 	state_save(in->m);
 	if (op_start(vm, OP_ATTACH, &cbs, in, &in->op, &e)) {

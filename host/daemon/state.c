@@ -81,7 +81,7 @@ void state_counters_load(struct vm *vm, json_t *o)
 
 static void vm_migration_to_json(const struct vm *vm, json_t *o)
 {
-	if (vm->incoming)
+	if (vm->incoming || vm->arriving)
 		json_object_set_new(o, "incoming", json_true());
 	if (vm->moving.host[0])
 		json_object_set_new(o, "moving",

@@ -888,8 +888,23 @@ class Interrupted(Case):
         self.b.kill()
         gate.set()
         self.b.start()
-        self.b.ctl("vm", "attach", "vm")
-        p.wait(90)
+        self.assertEqual(p.wait(90), 0, self.a.log())
+        self.at_b()
+
+    def test_destination_killed_before_it_attaches(self):
+        self.expect()
+        real = self.qb.do_chardev_add
+
+        def dies(**args):
+            self.qb.do_chardev_add = real
+            self.b.kill()
+            raise RuntimeError("nobody hears that")
+
+        self.qb.do_chardev_add = dies
+        p = self.popen()
+        wait_for(lambda: self.b.proc.poll() is not None, 60)
+        self.b.start()
+        self.assertEqual(p.wait(90), 0, self.a.log())
         self.at_b()
 
 
