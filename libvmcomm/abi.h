@@ -277,10 +277,7 @@ struct vmcomm_abi_ccb {
 	vmcomm_le32 final_valid; /* VMCOMM_FINAL_* */
 	vmcomm_le32 rx_epoch;	 /* last epoch of the peer that owner has entered */
 	vmcomm_le32 rx_ready;	 /* the peer may use its ring */
-	/* with VMCOMM_CCB_F_HAS: TCP brought all before this sequence number to owner ... */
-	vmcomm_le32 tcp_had; /* ... when it made this half */
-	vmcomm_le32 tcp_has; /* ... at least, now */
-	vmcomm_u8 pad2[20];
+	vmcomm_u8 pad2[28];
 	/* for humans: at 192 */
 	vmcomm_le16 lport;
 	vmcomm_le16 rport;
@@ -303,7 +300,6 @@ VMCOMM_ABI_ASSERT(sizeof(struct vmcomm_abi_ccb) == 256);
 #define VMCOMM_CCB_F_ADOPTED 1 /* owner made the offer for a connection that is older than it */
 #define VMCOMM_CCB_F_CLIENT  2 /* owner made the offer */
 #define VMCOMM_CCB_F_MET     4 /* owner knows the peer's end from an earlier block */
-#define VMCOMM_CCB_F_HAS     8 /* tcp_had and tcp_has are there */
 
 #define VMCOMM_FINAL_STOP  1 /* owner stops reading: what is put from now on may not be read */
 #define VMCOMM_FINAL_VALID 2 /* final says how far it read */

@@ -40,7 +40,7 @@ struct vmcomm_tx {
 	bool behind; /* bytes went to TCP after those in the ring */
 	bool first;  /* attached anew: some bytes go over TCP before the ring is entered */
 	bool first_seq_set;
-	u32 first_seq; /* TCP's write_seq when bytes were to be sent for the first time since */
+	u32 first_seq; /* TCP's nxt when bytes were to be sent for the first time since */
 	u32 backoff; /* attempts to get memory that are skipped */
 	u8 *pend;
 	u32 pend_len;
@@ -84,8 +84,6 @@ struct vmcomm_conn {
 	struct vmcomm_tx tx;
 	struct vmcomm_rx rx;
 	u64 tcp_sent, tcp_received, ring_sent, ring_received;
-	bool has_known; /* since the owner said it last, before it is attached */
-	u32 has; /* TCP's rcv_nxt */
 	bool met; /* the peer's context and this one have been attached to each other before */
 	u64 met_sent, met_received; /* ring_sent and ring_received when they were for the first time */
 };
@@ -108,21 +106,6 @@ void vmcomm_conn_init(struct vmcomm_conn *conn, u32 seq_local, u32 seq_remote, b
 
 /** vmcomm_conn_deinit() - free held and pending bytes; the connection must be detached */
 void vmcomm_conn_deinit(struct vmcomm_conn *conn);
-
-/**
- * vmcomm_conn_has() - how far TCP has brought the stream, to be said before each offer and accept (M11)
- * @rcv_nxt: TCP's, now
- *
- * The peer's sender enters a ring when TCP has brought more than that: a VM that is set back to a
- * moment before, without the device, then has a hole where the bytes of the ring were. Without it the
- * peer waits until all that it gave to TCP is acknowledged. Owner's lock held; the connection is
- * detached.
- */
-static inline void vmcomm_conn_has(struct vmcomm_conn *conn, u32 rcv_nxt)
-{
-	conn->has_known = true;
-	conn->has = rcv_nxt;
-}
 
 /**
  * vmcomm_conn_offer() - offer shared memory for a connection to the VM in @slot (M5)
@@ -191,6 +174,7 @@ static inline bool vmcomm_conn_attached(const struct vmcomm_conn *conn)
 /**
  * vmcomm_tx_next() - which path the next bytes take (M6)
  * @write_seq: TCP's, with nothing corked before it
+ * @nxt: TCP's: all before it was sent, some of it perhaps before the connection was attached
  * @una: TCP's: all before it is acknowledged
  *
  * Enters or leaves the ring as a side effect. WAIT: the peer is leaving and has not yet said how
@@ -199,7 +183,8 @@ static inline bool vmcomm_conn_attached(const struct vmcomm_conn *conn)
  * When conn->tx.unsettled is set after a commit, or is still set at a @wake, the owner calls this once
  * more, though it has nothing else to send: the bytes that the peer did not take wait for it.
  */
-enum vmcomm_next vmcomm_tx_next(struct vmcomm_conn *conn, u32 write_seq, u32 una, u32 flags);
+enum vmcomm_next vmcomm_tx_next(struct vmcomm_conn *conn, u32 write_seq, u32 nxt, u32 una,
+				u32 flags);
 
 /**
  * vmcomm_tx_expect() - the owner is about to send @n bytes in one go
@@ -209,12 +194,15 @@ enum vmcomm_next vmcomm_tx_next(struct vmcomm_conn *conn, u32 write_seq, u32 una
 void vmcomm_tx_expect(struct vmcomm_conn *conn, size_t n);
 
 /**
- * vmcomm_tx_moved() - is it over, what vmcomm_tx_first() asked for, so that a ring can be entered? (M17)
- * @write_seq, @una: as for vmcomm_tx_next()
+ * vmcomm_tx_moved() - may an old connection enter a ring, as far as TCP is concerned? (M17)
+ * @una: as for vmcomm_tx_next()
  *
  * A writer that waits for room in TCP's queue does not hear of it. Owner's lock held.
  */
-bool vmcomm_tx_moved(const struct vmcomm_conn *conn, u32 write_seq, u32 una);
+static inline bool vmcomm_tx_moved(const struct vmcomm_conn *conn, u32 una)
+{
+	return conn->tx.first && conn->tx.first_seq_set && (s32)(una - conn->tx.first_seq) > 0;
+}
 
 /** vmcomm_tx_first() - do bytes have to go over TCP, now that the VM arrived, before a ring is entered? */
 static inline bool vmcomm_tx_first(const struct vmcomm_conn *conn, u32 write_seq)

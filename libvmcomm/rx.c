@@ -126,10 +126,6 @@ enum vmcomm_next vmcomm_rx_next(struct vmcomm_conn *conn, u32 copied_seq, u32 rc
 	*n = cap;
 	if (!conn->pair)
 		return VMCOMM_NEXT_TCP;
-	if (conn->has_known && conn->has != rcv_nxt) {
-		conn->has = rcv_nxt;
-		vmcomm_store32(&conn->mine->tcp_has, rcv_nxt);
-	}
 	/* rcv_nxt was read before; everything of the peer's is read after. */
 	vmcomm_rmb();
 	known = rx->drained || vmcomm_conn_find(conn);

@@ -178,31 +178,6 @@ out:
 	return err;
 }
 
-/*
- * TCP's sequence numbers move on at least once between any moment at which a VM could be saved
- * (without the device, so detached) and bytes that TCP does not see: should the peer be set back to
- * that moment, it does not take later bytes for the next ones. So TCP has acknowledged bytes that the
- * peer did not have when it was attached. What was under way then may be as good as what is sent now,
- * but for the own VM, which could be saved, too: something is sent anew.
- *
- * A peer that was set back has a hole before what it acknowledged, and never has the bytes in there.
- * With bytes of the ring behind the hole it would read them when we, set back, too, have filled it.
- */
-bool vmcomm_tx_moved(const struct vmcomm_conn *conn, u32 write_seq, u32 una)
-{
-	struct vmcomm_abi_ccb *theirs = conn->theirs;
-	const struct vmcomm_tx *tx = &conn->tx;
-
-	if (!theirs || !tx->first || !tx->first_seq_set)
-		return false;
-	/* All of what is sent anew comes after the hole. */
-	if (!(vmcomm_load32(&theirs->flags) & VMCOMM_CCB_F_HAS))
-		return (s32)(una - tx->first_seq) > 0;
-	return (s32)(write_seq - tx->first_seq) > 0 &&
-	       (s32)(una - vmcomm_load32(&theirs->tcp_had)) > 0 &&
-	       (s32)(vmcomm_load32(&theirs->tcp_has) - una) >= 0;
-}
-
 static bool vmcomm_tx_enter(struct vmcomm_conn *conn, u32 write_seq, u32 una)
 {
 	struct vmcomm_tx *tx = &conn->tx;
@@ -234,7 +209,15 @@ static bool vmcomm_tx_enter(struct vmcomm_conn *conn, u32 write_seq, u32 una)
 			}
 		}
 	}
-	if (tx->first && !vmcomm_tx_moved(conn, write_seq, una))
+	/*
+	 * TCP's sequence numbers move on at least once between any moment at which the VM could be
+	 * saved (without the device, so detached) and bytes that TCP does not see: should it be set
+	 * back to that moment, it does not take later bytes for the next ones. The peer has to have
+	 * acknowledged bytes that were sent since: one that was set back has a hole before them, and
+	 * never does. With bytes of the ring behind a hole it would read them when we, set back, too,
+	 * have filled it. What waits in TCP's queue, megabytes perhaps, need not be acknowledged.
+	 */
+	if (tx->first && !vmcomm_tx_moved(conn, una))
 		return false;
 	tx->first = false;
 	/* The peer followed the last exit, so it has read all; what we knew may be far behind. */
@@ -382,7 +365,7 @@ bool vmcomm_tx_detour(struct vmcomm_conn *conn)
 	return ret;
 }
 
-static enum vmcomm_next vmcomm_tx_choose(struct vmcomm_conn *conn, u32 write_seq, u32 una,
+static enum vmcomm_next vmcomm_tx_choose(struct vmcomm_conn *conn, u32 write_seq, u32 nxt, u32 una,
 					 u32 flags)
 {
 	struct vmcomm_tx *tx = &conn->tx;
@@ -398,7 +381,7 @@ static enum vmcomm_next vmcomm_tx_choose(struct vmcomm_conn *conn, u32 write_seq
 		return VMCOMM_NEXT_TCP;
 	if (tx->first && !tx->first_seq_set) {
 		tx->first_seq_set = true;
-		tx->first_seq = write_seq;
+		tx->first_seq = nxt;
 	}
 	vmcomm_conn_resolve(conn);
 	if (!VMCOMM_READ_ONCE(conn->theirs))
@@ -459,9 +442,9 @@ static enum vmcomm_next vmcomm_tx_choose(struct vmcomm_conn *conn, u32 write_seq
 	return vmcomm_tx_enter(conn, write_seq, una) ? VMCOMM_NEXT_RING : VMCOMM_NEXT_TCP;
 }
 
-enum vmcomm_next vmcomm_tx_next(struct vmcomm_conn *conn, u32 write_seq, u32 una, u32 flags)
+enum vmcomm_next vmcomm_tx_next(struct vmcomm_conn *conn, u32 write_seq, u32 nxt, u32 una, u32 flags)
 {
-	enum vmcomm_next next = vmcomm_tx_choose(conn, write_seq, una, flags);
+	enum vmcomm_next next = vmcomm_tx_choose(conn, write_seq, nxt, una, flags);
 
 	if (next == VMCOMM_NEXT_TCP)
 		conn->tx.behind = true;

@@ -30,7 +30,7 @@ static inline void cpu_relax(void)
 /* Enter the ring for the life of the connection. Return: 0 or -ENOBUFS. */
 int local_stream_enter(struct vmcomm_stream *s)
 {
-	return vmcomm_tx_next(&s->conn, 0, 0, 0) == VMCOMM_NEXT_RING ? 0 : -ENOBUFS;
+	return vmcomm_tx_next(&s->conn, 0, 0, 0, 0) == VMCOMM_NEXT_RING ? 0 : -ENOBUFS;
 }
 
 /* Nothing more will come, or can be sent. Lockless. */
@@ -110,7 +110,7 @@ static ssize_t stream_write(struct vmcomm_stream *s, const u8 *buf, size_t len)
 		return -ENOTCONN;
 	if (local_stream_over(s))
 		return s->evicted ? -ECONNRESET : -EPIPE;
-	switch (vmcomm_tx_next(conn, 0, 0, 0)) {
+	switch (vmcomm_tx_next(conn, 0, 0, 0, 0)) {
 	case VMCOMM_NEXT_RING:
 		break;
 	case VMCOMM_NEXT_BROKEN:

@@ -106,7 +106,6 @@ static bool vmcomm_link_offered(struct vmcomm_link *link, u32 slot, u32 idx)
 		WRITE_ONCE(vs->slot, slot);
 		if (vs->key_unsure)
 			vmcomm_sock_set_key(vs, seq_local, seq_remote);
-		vmcomm_conn_has(&vs->conn, READ_ONCE(tcp_sk(vs->sk)->rcv_nxt));
 		taken = !vmcomm_conn_accept(&link->node, slot, &vs->conn, &vs->names);
 		/* Writers at both ends may wait for TCP, and do not look. */
 		if (taken) {
@@ -226,8 +225,7 @@ static void vmcomm_link_sockets(struct vmcomm_link *link)
 			if (vs->conn.tx.ring && time_after(jiffies, vs->active + 5 * HZ))
 				vmcomm_tx_idle(&vs->conn);
 			vmcomm_conn_poll(&vs->conn);
-			if (vmcomm_tx_moved(&vs->conn, tcp_sk(vs->sk)->write_seq,
-					    tcp_sk(vs->sk)->snd_una))
+			if (vmcomm_tx_moved(&vs->conn, tcp_sk(vs->sk)->snd_una))
 				vmcomm_sock_enters(vs);
 			vmcomm_watch(vs);
 		} else if (vs->conn.client && vmcomm_node_pair_up(&link->node, vs->slot) &&

@@ -241,7 +241,7 @@ static inline enum vmcomm_next vmcomm_send_next(struct vmcomm_sock *vs, u32 flag
 {
 	const struct tcp_sock *tp = tcp_sk(vs->sk);
 
-	return vmcomm_tx_next(&vs->conn, tp->write_seq, tp->snd_una, flags);
+	return vmcomm_tx_next(&vs->conn, tp->write_seq, tp->snd_nxt, tp->snd_una, flags);
 }
 unsigned long vmcomm_send_patience(const struct vmcomm_sock *vs);
 void vmcomm_send_stalled(struct vmcomm_sock *vs);

@@ -164,7 +164,7 @@ static void send_unit(u32 vm, u32 flags)
 	for (;;) {
 		v->woken = false;
 		work_off_news(vm);
-		switch (vmcomm_tx_next(&v->conn, write_seq(vm), una(vm), flags)) {
+		switch (vmcomm_tx_next(&v->conn, write_seq(vm), write_seq(vm), una(vm), flags)) {
 		case VMCOMM_NEXT_RING:
 			if (vmcomm_tx_room(&v->conn) < X_UNIT) {
 				if (v->conn.broken)
@@ -201,7 +201,7 @@ static void flush(u32 vm)
 
 	for (;;) {
 		work_off_news(vm);
-		switch (vmcomm_tx_next(&v->conn, write_seq(vm), una(vm), VMCOMM_TX_TCP)) {
+		switch (vmcomm_tx_next(&v->conn, write_seq(vm), write_seq(vm), una(vm), VMCOMM_TX_TCP)) {
 		case VMCOMM_NEXT_HELD:
 			pending_out(vm);
 			break;

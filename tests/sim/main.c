@@ -238,7 +238,6 @@ void sim_one(u64 seed, bool trace, int fd)
 		vm->id = i;
 		vm->group = i % sim.p.groups;
 		vm->newer = sim_chance(4);
-		vm->older = sim_chance(8);
 		snprintf(vm->name, sizeof(vm->name), i < 26 ? "VM %c" : "VM %c2", 'A' + (int)(i % 26));
 		vm->addr[10] = vm->addr[11] = 0xff;
 		vm->addr[12] = 10;

@@ -289,7 +289,6 @@ struct sim_vm {
 	char name[16];
 	u32 group;
 	bool newer; /* a later minor version of the ABI */
-	bool older; /* does not say what TCP has brought */
 	u32 target; /* host to go to next + 1; 0: any */
 	u32 life; /* counts boots */
 	u8 addr[16];

@@ -92,6 +92,12 @@ bool sim_sock_over(const struct sim_sock *s)
 	return s->reset || s->want_close;
 }
 
+/* All that TCP is given is on its way at once. */
+static enum vmcomm_next sim_tx_next(struct sim_sock *s, u32 flags)
+{
+	return vmcomm_tx_next(&s->conn, s->out->write_seq, s->out->write_seq, s->out->una, flags);
+}
+
 static void sim_sock_stale(struct sim_sock *s)
 {
 	if (s->conn.pair && vmcomm_node_stale(s->conn.node))
@@ -145,7 +151,7 @@ void sim_sock_doubt(struct sim_sock *s, bool wait)
 	while ((s->conn.tx.unsettled || s->conn.tx.pend_len) && !sim_sock_over(s) && !s->closed &&
 	       !s->out->fin_sent) {
 		seq = s->wakes;
-		next = vmcomm_tx_next(&s->conn, s->out->write_seq, s->out->una, VMCOMM_TX_TCP);
+		next = sim_tx_next(s, VMCOMM_TX_TCP);
 		if (next == VMCOMM_NEXT_BROKEN)
 			sim_sock_broken(s);
 		else if (next == VMCOMM_NEXT_TCP || !sim_sock_settle(s, next, seq, wait))
@@ -206,7 +212,7 @@ void sim_sock_send(struct sim_sock *s, u32 n, u32 flags)
 
 		seq = s->wakes;
 		sim_sock_stale(s);
-		next = vmcomm_tx_next(&s->conn, s->out->write_seq, s->out->una, flags & VMCOMM_TX_TCP);
+		next = sim_tx_next(s, flags & VMCOMM_TX_TCP);
 		switch (next) {
 		case VMCOMM_NEXT_RING:
 			if (!vmcomm_tx_room(&s->conn)) {
@@ -275,7 +281,7 @@ static bool sim_sock_flush(struct sim_sock *s, bool wait)
 	while (!s->reset && !s->out->fin_sent) {
 		seq = s->wakes;
 		sim_sock_stale(s);
-		next = vmcomm_tx_next(&s->conn, s->out->write_seq, s->out->una, VMCOMM_TX_TCP * sim_below(2));
+		next = sim_tx_next(s, VMCOMM_TX_TCP * sim_below(2));
 		if (next == VMCOMM_NEXT_BROKEN)
 			sim_sock_broken(s);
 		else if (next != VMCOMM_NEXT_WAIT && next != VMCOMM_NEXT_HELD)
@@ -570,7 +576,6 @@ void sim_sock_establish(struct sim_sock *s)
 	slot = vmcomm_node_find(&vm->node, s->peer->vm->addr);
 	if (slot >= 0) {
 		sim_sock_names(s, &names);
-		vmcomm_conn_has(&s->conn, s->in->rcv_nxt - s->in->fin_in);
 		if (s->client)
 			err = vmcomm_conn_offer(&vm->node, (u32)slot, &s->conn, &names, false);
 		else
@@ -594,8 +599,6 @@ static void sim_sock_attach(struct sim_sock *s)
 		slot = vmcomm_node_find(&vm->node, s->peer->vm->addr);
 		if (slot >= 0) {
 			sim_sock_names(s, &names);
-			if (!vm->older)
-				vmcomm_conn_has(&s->conn, s->in->rcv_nxt - s->in->fin_in);
 			if (s->client)
 				err = vmcomm_conn_offer(&vm->node, (u32)slot, &s->conn, &names, true);
 			else

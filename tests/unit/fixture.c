@@ -546,7 +546,8 @@ u32 fend_send(struct fend *e, u32 n, u32 flags)
 	e->waited = false;
 	while (done < n && !e->broken) {
 		ck_assert_uint_lt(++loops, 100000);
-		switch (vmcomm_tx_next(&e->conn, fend_write_seq(e), fend_una(e), flags)) {
+		switch (vmcomm_tx_next(&e->conn, fend_write_seq(e), fend_write_seq(e), fend_una(e),
+				       flags)) {
 		case VMCOMM_NEXT_TCP:
 			len = n - done < sizeof(piece) ? n - done : sizeof(piece);
 			for (i = 0; i < len; i++)

@@ -160,7 +160,7 @@ static inline u32 fend_una(const struct fend *e)
 
 static inline enum vmcomm_next fend_next(struct fend *e)
 {
-	return vmcomm_tx_next(&e->conn, fend_write_seq(e), fend_una(e), 0);
+	return vmcomm_tx_next(&e->conn, fend_write_seq(e), fend_write_seq(e), fend_una(e), 0);
 }
 
 static inline u32 fend_copied_seq(const struct fend *e)

@@ -107,7 +107,7 @@ START_TEST(hostile_accept)
 		*w ^= 5;
 		vmcomm_conn_resolve(&e->conn);
 		ck_assert_ptr_null(e->conn.theirs);
-		ck_assert_int_eq(vmcomm_tx_next(&e->conn, 0, 0, 0), VMCOMM_NEXT_TCP);
+		ck_assert_int_eq(vmcomm_tx_next(&e->conn, 0, 0, 0, 0), VMCOMM_NEXT_TCP);
 		fend_free(e);
 	}
 	/* A second half with the same key, in the middle of the stream. */
@@ -368,7 +368,7 @@ START_TEST(half_used_again)
 	ck_assert_uint_eq(old->conn.idx, idx);
 	vmcomm_conn_ready(&old->conn);
 	ck_assert_int_eq(fend_accept(old->peer), 0);
-	ck_assert_int_eq(vmcomm_tx_next(&old->peer->conn, 0, 0, 0), VMCOMM_NEXT_RING);
+	ck_assert_int_eq(vmcomm_tx_next(&old->peer->conn, 0, 0, 0, 0), VMCOMM_NEXT_RING);
 	p = vmcomm_tx_window(&old->peer->conn, &len);
 	fend_fill(old->peer, p, 10);
 	/* As if the accept had not been there yet when the client closed. */

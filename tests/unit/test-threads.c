@@ -87,7 +87,8 @@ static void *sender(void *arg)
 	/* What a peer did not take has to go out, too. */
 	while (!stopped()) {
 		pthread_mutex_lock(owner_of(e));
-		vmcomm_tx_next(&e->conn, fend_write_seq(e), fend_una(e), VMCOMM_TX_TCP);
+		vmcomm_tx_next(&e->conn, fend_write_seq(e), fend_write_seq(e), fend_una(e),
+			       VMCOMM_TX_TCP);
 		fend_pending(e);
 		pthread_mutex_unlock(owner_of(e));
 		sched_yield();

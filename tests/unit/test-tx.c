@@ -528,7 +528,7 @@ START_TEST(hostile_tail)
 		fend_send(e, 1, 0);
 		ck_assert(e->broken);
 		ck_assert(vmcomm_tx_arm(&e->conn, 1));
-		ck_assert_int_eq(vmcomm_tx_next(&e->conn, 0, 0, 0), VMCOMM_NEXT_BROKEN);
+		ck_assert_int_eq(vmcomm_tx_next(&e->conn, 0, 0, 0, 0), VMCOMM_NEXT_BROKEN);
 		fend_free(e);
 	}
 	/* Back is as bad as forth. */
@@ -640,7 +640,7 @@ START_TEST(detached)
 	ck_assert(vmcomm_conn_peer_closed(&e->conn));
 	ck_assert(!vmcomm_conn_close(&e->conn));
 	ck_assert_int_eq(vmcomm_conn_evict(&e->conn, 0, true), 0);
-	ck_assert_int_eq(vmcomm_tx_next(&e->conn, 0, 0, 0), VMCOMM_NEXT_TCP);
+	ck_assert_int_eq(vmcomm_tx_next(&e->conn, 0, 0, 0, 0), VMCOMM_NEXT_TCP);
 	fend_free(e);
 	fix_free(f);
 }
