@@ -277,7 +277,8 @@ struct vmcomm_abi_ccb {
 	vmcomm_le32 final_valid; /* VMCOMM_FINAL_* */
 	vmcomm_le32 rx_epoch;	 /* last epoch of the peer that owner has entered */
 	vmcomm_le32 rx_ready;	 /* the peer may use its ring */
-	vmcomm_u8 pad2[28];
+	vmcomm_le32 tcp_had;	 /* with VMCOMM_CCB_F_HAD: TCP's rcv_nxt when this half was made */
+	vmcomm_u8 pad2[24];
 	/* for humans: at 192 */
 	vmcomm_le16 lport;
 	vmcomm_le16 rport;
@@ -300,6 +301,7 @@ VMCOMM_ABI_ASSERT(sizeof(struct vmcomm_abi_ccb) == 256);
 #define VMCOMM_CCB_F_ADOPTED 1 /* owner made the offer for a connection that is older than it */
 #define VMCOMM_CCB_F_CLIENT  2 /* owner made the offer */
 #define VMCOMM_CCB_F_MET     4 /* owner knows the peer's end from an earlier block */
+#define VMCOMM_CCB_F_HAD     8 /* tcp_had is there */
 
 #define VMCOMM_FINAL_STOP  1 /* owner stops reading: what is put from now on may not be read */
 #define VMCOMM_FINAL_VALID 2 /* final says how far it read */

@@ -89,7 +89,9 @@ static int vmcomm_conn_attach(struct vmcomm_pair *pair, struct vmcomm_conn *conn
 	vmcomm_store32(&m->seq_remote, conn->seq_remote);
 	vmcomm_store32(&m->flags, (conn->client ? VMCOMM_CCB_F_CLIENT : 0) |
 				  (conn->client && old ? VMCOMM_CCB_F_ADOPTED : 0) |
-				  (conn->met ? VMCOMM_CCB_F_MET : 0));
+				  (conn->met ? VMCOMM_CCB_F_MET : 0) |
+				  (conn->had_known ? VMCOMM_CCB_F_HAD : 0));
+	vmcomm_store32(&m->tcp_had, conn->had);
 	vmcomm_store32(&m->reason, VMCOMM_REASON_NEW);
 	for (i = 0; i < 16; i++) {
 		vmcomm_store8(&m->laddr[i], names->laddr[i]);
@@ -390,6 +392,7 @@ bool vmcomm_conn_close(struct vmcomm_conn *conn)
 			unread = true;
 		event = VMCOMM_EVENT(VMCOMM_EVENT_CONN, conn->peer_idx, 0);
 	}
+	conn->had_known = false;
 	/* What we said last may not have got out: the peer would send again what we took already. */
 	if (vmcomm_conn_lost(conn))
 		conn->broken = unread = true;

@@ -84,6 +84,8 @@ struct vmcomm_conn {
 	struct vmcomm_tx tx;
 	struct vmcomm_rx rx;
 	u64 tcp_sent, tcp_received, ring_sent, ring_received;
+	bool had_known; /* said by the owner since it was detached last */
+	u32 had;
 	bool met; /* the peer's context and this one have been attached to each other before */
 	u64 met_sent, met_received; /* ring_sent and ring_received when they were for the first time */
 };
@@ -106,6 +108,19 @@ void vmcomm_conn_init(struct vmcomm_conn *conn, u32 seq_local, u32 seq_remote, b
 
 /** vmcomm_conn_deinit() - free held and pending bytes; the connection must be detached */
 void vmcomm_conn_deinit(struct vmcomm_conn *conn);
+
+/**
+ * vmcomm_conn_had() - how far TCP has brought the stream, to be said before each offer and accept (M11)
+ * @rcv_nxt: TCP's, now
+ *
+ * The peer's sender enters a ring only when more than that is acknowledged. Owner's lock held; the
+ * connection is detached.
+ */
+static inline void vmcomm_conn_had(struct vmcomm_conn *conn, u32 rcv_nxt)
+{
+	conn->had_known = true;
+	conn->had = rcv_nxt;
+}
 
 /**
  * vmcomm_conn_offer() - offer shared memory for a connection to the VM in @slot (M5)
@@ -199,10 +214,7 @@ void vmcomm_tx_expect(struct vmcomm_conn *conn, size_t n);
  *
  * A writer that waits for room in TCP's queue does not hear of it. Owner's lock held.
  */
-static inline bool vmcomm_tx_moved(const struct vmcomm_conn *conn, u32 una)
-{
-	return conn->tx.first && conn->tx.first_seq_set && (s32)(una - conn->tx.first_seq) > 0;
-}
+bool vmcomm_tx_moved(const struct vmcomm_conn *conn, u32 una);
 
 /** vmcomm_tx_first() - do bytes have to go over TCP, now that the VM arrived, before a ring is entered? */
 static inline bool vmcomm_tx_first(const struct vmcomm_conn *conn, u32 write_seq)

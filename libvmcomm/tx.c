@@ -178,6 +178,26 @@ out:
 	return err;
 }
 
+/*
+ * TCP's sequence numbers move on at least once between any moment at which a VM could be saved
+ * (without the device, so detached) and bytes that TCP does not see: should it be set back to that
+ * moment, it does not take later bytes for the next ones. The peer has to have acknowledged bytes
+ * that were sent since the two ends met: one that was set back has a hole before them, and never
+ * does. With bytes of the ring behind a hole it would read them when we, set back, too, have filled
+ * it. And more than it had when they met: a sender that was set back is told of bytes that it sent
+ * in what was its future. What waits in TCP's queue, megabytes perhaps, need not be acknowledged.
+ */
+bool vmcomm_tx_moved(const struct vmcomm_conn *conn, u32 una)
+{
+	struct vmcomm_abi_ccb *theirs = VMCOMM_READ_ONCE(conn->theirs);
+	const struct vmcomm_tx *tx = &conn->tx;
+
+	if (!theirs || !tx->first || !tx->first_seq_set || (s32)(una - tx->first_seq) <= 0)
+		return false;
+	return !(vmcomm_load32(&theirs->flags) & VMCOMM_CCB_F_HAD) ||
+	       (s32)(una - vmcomm_load32(&theirs->tcp_had)) > 0;
+}
+
 static bool vmcomm_tx_enter(struct vmcomm_conn *conn, u32 write_seq, u32 una)
 {
 	struct vmcomm_tx *tx = &conn->tx;
@@ -209,14 +229,6 @@ static bool vmcomm_tx_enter(struct vmcomm_conn *conn, u32 write_seq, u32 una)
 			}
 		}
 	}
-	/*
-	 * TCP's sequence numbers move on at least once between any moment at which the VM could be
-	 * saved (without the device, so detached) and bytes that TCP does not see: should it be set
-	 * back to that moment, it does not take later bytes for the next ones. The peer has to have
-	 * acknowledged bytes that were sent since: one that was set back has a hole before them, and
-	 * never does. With bytes of the ring behind a hole it would read them when we, set back, too,
-	 * have filled it. What waits in TCP's queue, megabytes perhaps, need not be acknowledged.
-	 */
 	if (tx->first && !vmcomm_tx_moved(conn, una))
 		return false;
 	tx->first = false;

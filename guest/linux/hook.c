@@ -87,6 +87,7 @@ void vmcomm_try_offer(struct vmcomm_sock *vs, bool announce)
 	if (READ_ONCE(link->up) && vmcomm_is_enabled()) {
 		/* leaving had taken it back */
 		vs->conn.rx_want = vs->ops_done;
+		vmcomm_conn_had(&vs->conn, READ_ONCE(tcp_sk(vs->sk)->rcv_nxt));
 		vmcomm_conn_offer(&link->node, vs->slot, &vs->conn, &vs->names, announce);
 	} else {
 		vs->conn.reason = vmcomm_is_enabled() ? VMCOMM_REASON_NO_DEVICE :
@@ -113,10 +114,12 @@ static void vmcomm_hook_established(struct sock *sk, struct vmcomm_sock *vs, boo
 		return;
 	}
 	rcu_read_lock();
-	if (READ_ONCE(link->up) && vmcomm_is_enabled())
+	if (READ_ONCE(link->up) && vmcomm_is_enabled()) {
+		vmcomm_conn_had(&vs->conn, tp->rcv_nxt);
 		vmcomm_conn_accept(&link->node, vs->slot, &vs->conn, &vs->names);
-	else
+	} else {
 		vs->conn.reason = VMCOMM_REASON_DISABLED;
+	}
 	rcu_read_unlock();
 }
 

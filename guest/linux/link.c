@@ -106,6 +106,7 @@ static bool vmcomm_link_offered(struct vmcomm_link *link, u32 slot, u32 idx)
 		WRITE_ONCE(vs->slot, slot);
 		if (vs->key_unsure)
 			vmcomm_sock_set_key(vs, seq_local, seq_remote);
+		vmcomm_conn_had(&vs->conn, READ_ONCE(tcp_sk(vs->sk)->rcv_nxt));
 		taken = !vmcomm_conn_accept(&link->node, slot, &vs->conn, &vs->names);
 		/* Writers at both ends may wait for TCP, and do not look. */
 		if (taken) {

@@ -576,6 +576,7 @@ void sim_sock_establish(struct sim_sock *s)
 	slot = vmcomm_node_find(&vm->node, s->peer->vm->addr);
 	if (slot >= 0) {
 		sim_sock_names(s, &names);
+		vmcomm_conn_had(&s->conn, s->in->rcv_nxt - s->in->fin_in);
 		if (s->client)
 			err = vmcomm_conn_offer(&vm->node, (u32)slot, &s->conn, &names, false);
 		else
@@ -599,6 +600,7 @@ static void sim_sock_attach(struct sim_sock *s)
 		slot = vmcomm_node_find(&vm->node, s->peer->vm->addr);
 		if (slot >= 0) {
 			sim_sock_names(s, &names);
+			vmcomm_conn_had(&s->conn, s->in->rcv_nxt - s->in->fin_in);
 			if (s->client)
 				err = vmcomm_conn_offer(&vm->node, (u32)slot, &s->conn, &names, true);
 			else

@@ -224,6 +224,12 @@ START_TEST(moved_on_with_much_waiting)
 	fend_arrive(e, 100);
 	ck_assert(!vmcomm_tx_moved(&e->conn, fend_una(e)));
 	ck_assert_int_eq(fend_next(e), VMCOMM_NEXT_TCP);
+	/* More than the peer had when they met; it says so. */
+	e->peer->conn.mine->flags |= VMCOMM_CCB_F_HAD;
+	e->peer->conn.mine->tcp_had = fend_una(e) + 1;
+	fend_arrive(e, 1);
+	ck_assert(!vmcomm_tx_moved(&e->conn, fend_una(e)));
+	ck_assert_int_eq(fend_next(e), VMCOMM_NEXT_TCP);
 	fend_arrive(e, 1);
 	ck_assert(vmcomm_tx_moved(&e->conn, fend_una(e)));
 	ck_assert_int_eq(fend_next(e), VMCOMM_NEXT_RING);
