@@ -500,8 +500,10 @@ void incoming_watch(struct vm *vm)
 	if (vm->in)
 		return;
 	in = incoming_new(vm);
-	if (in && watch(in, NULL))
+	if (in && watch(in, NULL)) {
 		incoming_free(in);
+		vm->in = NULL;
+	}
 }
 
 void incoming_abort(struct vm *vm)
