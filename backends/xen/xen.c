@@ -37,7 +37,7 @@ struct job {
 	sd_event_source *ready, *forked;
 	int fd; /* attach: vmcomm-xen says that it is ready */
 	pid_t child; /* of ours, until it has gone to the background */
-	pid_t session;
+	pid_t session; /* of that, and of what goes on in the background */
 	unsigned int domid;
 	unsigned int polls;
 };
@@ -123,9 +123,10 @@ static void job_free(struct vmcomm_backend_job *base)
 	sd_event_source_disable_unref(j->out.timer);
 	sd_event_source_disable_unref(j->ready);
 	sd_event_source_disable_unref(j->forked);
-	/* If the device is made, this one has forked, and has nothing more to do. */
+	/* It may get ready yet, and would serve the domain though that was given up. */
 	if (j->fd >= 0 && j->out.result == -ETIMEDOUT)
 		kill(-j->session, SIGTERM);
+	/* If the device is made, this one has forked, and has nothing more to do. */
 	if (j->child) {
 		kill(j->child, SIGKILL);
 		while (waitpid(j->child, NULL, 0) < 0 && errno == EINTR)

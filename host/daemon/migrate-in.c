@@ -151,8 +151,8 @@ static void switch_answer(struct incoming *in)
 	message = json_string(in->text);
 	answer(in->source, "switch",
 	       json_pack("{s:s, s:o, s:i, s:i, s:i}", "state", state_name(in), "message",
-			 message ? message : json_string("?"), "adopted", (int)in->adopted, "connections", (int)in->connections,
-			 "continued", (int)in->continued));
+			 message ? message : json_string("?"), "adopted", (int)in->adopted,
+			 "connections", (int)in->connections, "continued", (int)in->continued));
 }
 
 static void tell(struct incoming *in, const char *event, const char *text)
@@ -332,7 +332,7 @@ static void adopt_count(struct incoming *in)
 				plain_row(in, row);
 		}
 		json_decref(list);
-	} while (more && cursor.examined < (4U << 20));
+	} while (more && cursor.examined < MIGRATE_EXAMINED_MAX);
 }
 
 static bool alone(const struct vm *self)
@@ -502,7 +502,7 @@ void incoming_watch(struct vm *vm)
 	in = incoming_new(vm);
 	if (in && watch(in, NULL)) {
 		incoming_free(in);
-		vm->in = NULL;
+		vm->in = NULL; /* it is; the static analyser does not see that */
 	}
 }
 

@@ -577,7 +577,7 @@ static void conns_collect(struct migration *mg)
 		json_array_foreach (list, i, row)
 			conn_row(mg, row);
 		json_decref(list);
-	} while (more && json_array_size(mg->conns) < CONNS_SYNC_MAX && cursor.examined < 4U << 20);
+	} while (more && json_array_size(mg->conns) < CONNS_SYNC_MAX && cursor.examined < MIGRATE_EXAMINED_MAX);
 }
 
 static void step_sync(struct migration *mg);
@@ -893,8 +893,8 @@ static void undo_attached(void *arg, const struct vmcomm_error *e)
 		return;
 	}
 	if (e->code)
-		snprintf(mg->why.text + n, sizeof(mg->why.text) - n, "; it runs here, but was not "
-			 "attached again: %.200s", e->text);
+		snprintf(mg->why.text + n, sizeof(mg->why.text) - n, "; it %swas not attached again: "
+			 "%.200s", mg->stands ? "" : "runs here, but ", e->text);
 	if (e->code) {
 		mark(mg, false);
 		deliver(mg);
@@ -926,6 +926,8 @@ static void undo_runs(void *arg, int err, const char *text)
 
 	if (err == -ENOENT)
 		mg->place = VMCOMM_PLACE_ENDED;
+	if (err)
+		event(mg, "it cannot be let run here: %s", text);
 	if (err && err != -ENOENT) {
 		mg->stands = true;
 		snprintf(mg->why.text + n, sizeof(mg->why.text) - n,

@@ -12,6 +12,9 @@
 #include "manager.h"
 #include "peer.h"
 
+/* Blocks of connections that are looked at in one go, in which vmcommd does nothing else. */
+#define MIGRATE_EXAMINED_MAX (4U << 20)
+
 /* -- source -- */
 
 struct migration;

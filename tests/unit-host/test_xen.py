@@ -160,7 +160,6 @@ class Good(Case):
         self.assertEqual(done.returncode, 0, done)
         self.at_b()
 
-
     def test_slow_helper(self):
         """vmcommd answers while vmcomm-xen is in no hurry, and does not wait for its first process."""
         self.a.ctl("vm", "detach", "vm")
