@@ -256,7 +256,12 @@ static inline bool vmcomm_tx_in_ring(const struct vmcomm_conn *conn)
 	return vmcomm_conn_attached(conn) && (VMCOMM_READ_ONCE(conn->tx.epoch) & 1);
 }
 
-/** vmcomm_tx_writable() - lockless: is at least a third of the ring free (or no ring in use)? */
+/**
+ * vmcomm_tx_writable() - lockless: is at least an eighth of the ring free (or no ring in use)?
+ *
+ * Who looks again and again need not wait for as much as who wants to be woken, which costs a doorbell:
+ * he arms for a third, as with TCP's queue.
+ */
 bool vmcomm_tx_writable(struct vmcomm_conn *conn);
 
 /**

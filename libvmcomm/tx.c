@@ -605,7 +605,7 @@ bool vmcomm_tx_writable(struct vmcomm_conn *conn)
 		return true;
 	size = 1u << VMCOMM_READ_ONCE(conn->tx.shift);
 	used = VMCOMM_READ_ONCE(conn->tx.head) - vmcomm_load64(&theirs->tail);
-	return used <= size - size / 3 || used > size; /* nonsense: let the writer find out */
+	return used <= size - size / 8 || used > size; /* nonsense: let the writer find out */
 }
 
 u32 vmcomm_tx_unread(struct vmcomm_conn *conn)

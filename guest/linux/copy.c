@@ -49,8 +49,14 @@ static void vmcomm_copy_advance(struct iov_iter *i, size_t n)
 #define vmcomm_copy_plain() false
 #endif
 
+/*
+ * All of a loop in one page: QEMU's TCG does not chain translated code across pages, and a loop that
+ * lay in two took three times as long. Functions of this size, so aligned, do (suite core looks).
+ */
+#define vmcomm_copy_loop noinline __aligned(256)
+
 /* Return: false if not all of it could be read. */
-static bool vmcomm_copy_words_in(u8 *to, const u8 __user *from, size_t n)
+static vmcomm_copy_loop bool vmcomm_copy_words_in(u8 *to, const u8 __user *from, size_t n)
 {
 	u64 a, b, c, d;
 
@@ -80,7 +86,7 @@ fault:
 	return false;
 }
 
-static bool vmcomm_copy_words_out(u8 __user *to, const u8 *from, size_t n)
+static vmcomm_copy_loop bool vmcomm_copy_words_out(u8 __user *to, const u8 *from, size_t n)
 {
 	if (!user_write_access_begin(to, n))
 		return false;

@@ -16,7 +16,7 @@
 
 #include "module.h"
 
-#define VMCOMM_POLL_LOOK_MAX 100000 /* ns */
+#define VMCOMM_POLL_LOOK_MAX 200000 /* ns */
 #define VMCOMM_POLL_LOOKERS  4	    /* places in the set, from the front */
 
 /* How poll() and select() register with what they wait for. */

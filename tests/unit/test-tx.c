@@ -136,10 +136,14 @@ START_TEST(full_ring_and_room)
 	fix_run(f);
 	ck_assert_uint_eq(e->wakes, wakes + 1);
 	ck_assert_uint_eq(fend_send(e, 100, 0), 1);
-	/* A third free makes it writable, and wakes who asked for so much, exactly once. */
+	/* An eighth free makes it writable; who asked for more is woken when that is there, exactly once. */
 	ck_assert(!vmcomm_tx_arm(&e->conn, size / 3 + 1));
 	wakes = e->wakes;
-	fend_recv(e->peer, size / 3);
+	fend_recv(e->peer, size / 8 - 1);
+	ck_assert(!vmcomm_tx_writable(&e->conn));
+	fend_recv(e->peer, 1);
+	ck_assert(vmcomm_tx_writable(&e->conn));
+	fend_recv(e->peer, size / 3 - size / 8);
 	fix_run(f);
 	ck_assert_uint_eq(e->wakes, wakes);
 	fend_recv(e->peer, 1);
