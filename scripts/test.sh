@@ -58,6 +58,12 @@ in_lane() {
 	done < <(live_suites)
 }
 
+# excerpt LOG: print what says why something failed, as briefly as may be: a long output may be cut.
+excerpt() {
+	grep -E '^# .*(flaky: |Error|Exception|FAIL: |ERROR: |not ok |Assertion|timed out)' "$1" | cut -c 1-400 |
+		tail -n 10 || true
+}
+
 # run_suite NAME WHERE: run it; what it prints in the foreground is shown at once, in the background
 # when it has ended. Its result is in files, as it may run in a subshell.
 run_suite() {
@@ -182,6 +188,12 @@ for name in "${alone[@]}" "${on_host[@]}" "${in_guests[@]}"; do
 	passed=$((passed + ok)) failed=$((failed + notok)) skipped=$((skipped + skip))
 	read -r _ seconds <"$LOGS/$name.end" || seconds=0
 	printf '#   %-14s%5d s\n' "$name" "$seconds"
+done
+for name in "${alone[@]}" "${on_host[@]}" "${in_guests[@]}"; do
+	if grep -qE '^not ok - |^# .*flaky: ' "$LOGS/$name.log" 2>/dev/null; then
+		say "what may say why ($name)"
+		excerpt "$LOGS/$name.log"
+	fi
 done
 if [ "$failed" -gt 0 ]; then
 	grep -H '^not ok - ' "$LOGS"/*.log 2>/dev/null | sed "s|^$LOGS/|# |" || true

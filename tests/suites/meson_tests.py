@@ -75,6 +75,9 @@ def _report(suite, prefix, test):
         suite.skip(f"{prefix}: {name}", (test.get("stdout") or "exit status 77").strip()[-200:])
         return 1
     passed = test["result"] in ("OK", "EXPECTEDFAIL")
+    for line in (test.get("stdout") or "").splitlines():
+        if line.startswith("flaky: "):
+            suite.note(f"{name} {line}")
     for verdict, case in cases:
         # Check says "file.c:case:test: Passed".
         label = ":".join(case.split(":")[1:3]) or case

@@ -7,8 +7,10 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
+import unittest
 
 from keeperlib import wait_for
 
@@ -151,8 +153,10 @@ class Daemon:
         except subprocess.TimeoutExpired as e:
             with open(f"/proc/{self.proc.pid}/stack", encoding="ascii") as f:
                 stack = f.read()
-            raise AssertionError(f"{args} has not ended: {e.stdout}{e.stderr}\n"
-                                 f"vmcommd in {stack}\n{self.log()[-6000:]}") from e
+            # What matters most in one line: of a long output that may be all that is seen.
+            raise AssertionError(f"{args} has not ended: vmcommd in {' '.join(stack.split()[1::2][:3])}; "
+                                 f"said {(e.stdout or b'')[-120:]!r} {(e.stderr or b'')[-120:]!r}; "
+                                 f"log {self.log()[-120:]!r}\n{e.stdout}{e.stderr}\n{self.log()[-6000:]}") from e
         if expect is None:  # whatever it says
             return done.stdout
         assert done.returncode == expect, (args, done.returncode, done.stdout, done.stderr,
@@ -226,3 +230,26 @@ def receive_all(s):
 
 def scratch():
     return tempfile.TemporaryDirectory(prefix="vmc-", dir="/tmp")
+
+
+def main_with_second_try(module):
+    """As unittest.main(), but what fails is run once more, and counts if it fails again; for sys.exit().
+
+    For failures that nobody could see again where they can be looked at: what went wrong the first time is
+    printed, as lines that begin with "flaky: ".
+    """
+    argv = sys.argv[1:]
+    loader = unittest.defaultTestLoader
+    tests = (loader.loadTestsFromNames(argv, sys.modules[module]) if argv else
+             loader.loadTestsFromModule(sys.modules[module]))
+    first = unittest.TextTestRunner(verbosity=2).run(tests)
+    failed = first.failures + first.errors
+    if not failed:
+        return 0
+    for test, text in failed:
+        for line in text.splitlines():
+            print(f"flaky: {line[:600]}")
+        print(f"flaky: that was {test.id()}", flush=True)
+    again = unittest.TestSuite(loader.loadTestsFromName(test.id().split(".", 1)[1], sys.modules[module])
+                               for test, _ in failed)
+    return 0 if unittest.TextTestRunner(verbosity=2).run(again).wasSuccessful() else 1

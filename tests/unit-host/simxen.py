@@ -6,6 +6,7 @@ The programs are the file itself under other names (see puppet()): what they do 
 test's process, so a test can hold, break and kill them anywhere.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -77,11 +78,15 @@ class Xen:
 
     @staticmethod
     def guarded(serve, conn):
+        """Whatever goes wrong in there, the other end does not wait for an answer for ever."""
         try:
             serve(conn)
         except (OSError, EOFError):
             pass
-        conn.close()
+        finally:
+            with contextlib.suppress(OSError):
+                conn.shutdown(socket.SHUT_RDWR)  # makefile() keeps it open, too
+            conn.close()
 
     def close(self):
         for s in self.sockets:
@@ -172,6 +177,10 @@ class Xen:
 
     def name(self, domid):
         return self.nodes.get(f"/local/domain/{domid}/name")
+
+    def paths(self):
+        with self.lock:
+            return list(self.nodes)
 
     def names(self):
         with self.lock:
@@ -352,6 +361,7 @@ def guest(conn, argv):
             r.put32(r.ctl(device.id) + 20, VM_UP)
         time.sleep(0.02)
     device.sock.close()
+    os._exit(0)  # the thread may be reading, which the interpreter's end does not like
 
 
 def obey(conn):

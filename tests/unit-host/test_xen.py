@@ -13,7 +13,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from daemonlib import EXIT, Daemon, scratch  # noqa: E402
+from daemonlib import EXIT, Daemon, main_with_second_try, scratch  # noqa: E402
 from keeperlib import wait_for  # noqa: E402
 from simxen import Xen  # noqa: E402
 
@@ -91,7 +91,7 @@ class Case(unittest.TestCase):
         self.assertNotIn("migrates_to", self.a.vm(self.name))
         self.assertEqual(self.xa.names()[self.name], self.domid)
         self.assertEqual(self.xa.standing, set())
-        self.assertFalse([p for p in self.xa.nodes if "/vmcomm/migrate/" in p])
+        self.assertFalse([p for p in self.xa.paths() if "/vmcomm/migrate/" in p])
         if not self.one_host:
             wait_for(lambda: not [n for n in self.xb.names() if n.startswith(self.name)])
 
@@ -406,4 +406,4 @@ class Interrupted(Case):
 
 if __name__ == "__main__":
     BUILD = os.path.abspath(sys.argv.pop(1))
-    unittest.main(verbosity=2)
+    sys.exit(main_with_second_try(__name__))
