@@ -124,6 +124,7 @@ static int vmcomm_conn_attach(struct vmcomm_pair *pair, struct vmcomm_conn *conn
 	conn->tx.stalls = 0;
 	VMCOMM_WRITE_ONCE(conn->tx.unsettled, false);
 	conn->tx.behind = false;
+	conn->tx.backoff = 0; /* memory that was short is another VM's matter, or another host's */
 	conn->tx.first = node->has_tcp && (conn->met || old);
 	conn->tx.first_seq_set = false;
 	if (!conn->tx.want_shift)

@@ -106,7 +106,8 @@ bool vmcomm_tx_enters(struct vmcomm_conn *conn)
 	struct vmcomm_pair *pair = VMCOMM_READ_ONCE(conn->pair);
 	u32 epoch = VMCOMM_READ_ONCE(conn->tx.epoch);
 
-	if (!pair || !theirs || epoch & 1 || VMCOMM_READ_ONCE(conn->tx.backoff) ||
+	if (!pair || !theirs || epoch & 1 ||
+	    (VMCOMM_READ_ONCE(conn->tx.backoff) && !VMCOMM_READ_ONCE(conn->tx.ring)) ||
 	    VMCOMM_READ_ONCE(conn->tx.pend_len) || VMCOMM_READ_ONCE(conn->tx.unsettled))
 		return false;
 	return VMCOMM_READ_ONCE(pair->state) == VMCOMM_PEER_UP &&
@@ -543,6 +544,7 @@ bool vmcomm_tx_idle(struct vmcomm_conn *conn)
 	VMCOMM_WRITE_ONCE(tx->ring, NULL);
 	VMCOMM_WRITE_ONCE(tx->shift, 0);
 	tx->want_shift = node->ring_shift_first;
+	VMCOMM_WRITE_ONCE(tx->backoff, 0); /* it was for more than that */
 	vmcomm_node_count(node, VMCOMM_STAT_RING_RETURNED, 1);
 	return true;
 }

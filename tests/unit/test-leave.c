@@ -130,6 +130,35 @@ static void back_again(struct fix *f, struct fend *e)
 	f->vm[1].adopt = true;
 }
 
+/* Memory was short before: what there is now is asked for at once, not after so many writes. */
+START_TEST(arrive_after_shortage)
+{
+	struct fix *f = fix_up(2);
+	struct fend *e = fend_open(f, 0, 1);
+	u32 i;
+
+	f->vm[0].node.heap.used += f->vm[0].node.heap.chunks;
+	for (i = 0; i < 10 && !e->conn.tx.backoff; i++) {
+		fend_send(e, 1u << 19, 0);
+		fend_recv_all(e->peer);
+	}
+	ck_assert_uint_gt(e->conn.tx.backoff, 0);
+	f->vm[0].node.heap.used -= f->vm[0].node.heap.chunks;
+	back_again(f, e);
+	ck_assert_int_eq(fend_offer(e, true), 0);
+	fix_run(f);
+	ck_assert(vmcomm_conn_attached(&e->peer->conn));
+	e->by_ring = 0;
+	fend_send(e, 100, 0);
+	fend_recv_all(e->peer);
+	fend_send(e, 100, 0);
+	ck_assert_uint_eq(e->by_ring, 100);
+	both(e);
+	fend_free(e);
+	fix_free(f);
+}
+END_TEST
+
 /*
  * A VM that was set back to a moment at which it was away, while the other one went on: TCP's numbers
  * agree, but bytes that went through rings since are missing or would come twice.
@@ -915,7 +944,7 @@ START_TEST(lost_while_settled)
 }
 END_TEST
 
-UNIT_MAIN("leave", device_lost, lost_while_drained, lost_while_settled, both_read_everything, held_bytes_have_a_position, arrive_with_held_bytes,
+UNIT_MAIN("leave", device_lost, lost_while_drained, lost_while_settled, both_read_everything, held_bytes_have_a_position, arrive_with_held_bytes, arrive_after_shortage,
 	  set_back, moved_on_with_much_waiting, put_runs_against_left, put_inside_evict, settled_once, hostile_final, both_leave, peer_is_deaf,
 	  answered_by_the_host, hello_only, gone, gone_after_exit, rebooted, rebooted_without_daemon,
 	  rebooted_while_leaving,

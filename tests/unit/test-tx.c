@@ -482,6 +482,14 @@ START_TEST(grows_after_shortage)
 	ck_assert_uint_gt(e->conn.tx.shift, 14);
 	ck_assert(fend_same(e));
 	f->vm[0].node.heap.used -= 2;
+	/* Nor is a small one refused later as a large one was. */
+	e->conn.tx.backoff = 60;
+	ck_assert(vmcomm_tx_idle(&e->conn));
+	vmcomm_conn_poll(&e->peer->conn);
+	ck_assert(vmcomm_tx_idle(&e->conn));
+	ck_assert(!e->conn.tx.ring);
+	fend_send(e, 1, 0);
+	ck_assert(fend_in_ring(e));
 	fend_free(e);
 	fix_free(f);
 }
