@@ -19,6 +19,20 @@ class Skip(Exception):
     """Raised in a test that cannot run here; the text says why."""
 
 
+OPTIONS = "--full", "--kasan"  # the second one: suite hostile
+
+
+def _check_options(words):
+    for word in words:
+        if word in ("-h", "--help"):
+            print(f"usage: {sys.argv[0]} [--full] [NAME...]\n\n"
+                  "Run this suite's tests, or those whose names contain a NAME; --full: its long form.")
+            sys.exit(0)
+        if word.startswith("-") and word not in OPTIONS:
+            print(f"{sys.argv[0]}: unknown option '{word}' (--full, --help)", file=sys.stderr)
+            sys.exit(2)
+
+
 class Suite:
     """Runs tests and prints their results.
 
@@ -30,6 +44,8 @@ class Suite:
 
     def __init__(self, lab=None, arguments=None):
         words = sys.argv[1:] if arguments is None else arguments
+        if arguments is None:
+            _check_options(words)
         self.lab = lab
         self.full = "--full" in words
         self.only = [w for w in words if not w.startswith("-")]
