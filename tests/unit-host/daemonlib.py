@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -226,6 +227,17 @@ def receive_all(s):
         replies.append(reply)
         if not reply.get("continues"):
             return replies
+
+
+def free_port():
+    """A TCP port of 127.0.0.1 that nobody has. None of those that the kernel gives to clients: it may do so any time."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as f:
+        end = int(f.read().split()[0])
+    while True:
+        port = random.randrange(min(10000, end - 1000), end)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def scratch():

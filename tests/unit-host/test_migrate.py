@@ -16,7 +16,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from daemonlib import EXIT, Daemon, UnixServer, scratch  # noqa: E402
+from daemonlib import EXIT, Daemon, free_port, UnixServer, scratch  # noqa: E402
 from keeperlib import Handshake, Region, wait_for  # noqa: E402
 
 BUILD = None
@@ -264,12 +264,6 @@ class SimQemu:
                 pass
         if self.device:
             self.device.sock.close()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Case(unittest.TestCase):

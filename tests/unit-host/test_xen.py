@@ -7,13 +7,12 @@ Usage: test_xen.py BUILD [TEST...]
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from daemonlib import EXIT, Daemon, main_with_second_try, scratch  # noqa: E402
+from daemonlib import EXIT, Daemon, free_port, main_with_second_try, scratch  # noqa: E402
 from keeperlib import wait_for  # noqa: E402
 from simxen import Xen  # noqa: E402
 
@@ -21,12 +20,6 @@ BUILD = None
 SLOTS = 4
 UUID = "12345678-9abc-def0-1234-56789abcdef0"
 OTHER = "11111111-9abc-def0-1234-56789abcdef0"
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Case(unittest.TestCase):
