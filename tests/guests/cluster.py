@@ -99,14 +99,17 @@ class Member:
         wait_until(lambda: not self.connections(), f"{self.name}: no wrapped connections left",
                    timeout, 0.3)
 
-    def state(self):
-        """For humans, when something hangs: connections, counters, blocked tasks."""
+    def diagnosis(self):
+        """For humans, when something hangs: connections, counters, blocked tasks, what test programs do."""
         self.guest.run("echo w >/proc/sysrq-trigger", check=False)
         # "refused" or nothing at all: is it the virtual NIC that hangs?
         knocks = " ".join(f"timeout 3 bash -c '</dev/tcp/{m.guest.ip4}/9' 2>&1; echo knocked: $?;"
                           for m in self.cluster.members if m is not self)
-        out = self.guest.run("head -40 /proc/net/vmcomm; grep -v ' 0$' /proc/net/vmcomm_stat; "
-                             f"ss -tnmoi | head -60; ip -s link show eth0; {knocks}", check=False).stdout
+        stacks = ("for t in $(grep -lE '^vmcomm-(verify|etecho)' /proc/[0-9]*/task/*/comm); do "
+                  "echo $t; head -8 ${t%comm}stack; done")
+        out = self.guest.run("head -80 /proc/net/vmcomm; grep -v ' 0$' /proc/net/vmcomm_stat; "
+                             f"ss -tnmoi | head -170; ip -s link show eth0; {stacks}; {knocks}",
+                             check=False).stdout
         return f"--- {self.name}\n{out}\n" + "\n".join(self.guest.log.lines[-60:])
 
     def memory(self):
@@ -227,7 +230,7 @@ class Traffic:
         except GuestGone:
             raise
         except LabError as e:
-            states = "\n".join(g.state() for g in (self.client, self.server)
+            states = "\n".join(g.diagnosis() for g in (self.client, self.server)
                                if isinstance(g, Member))
             raise LabError(f"{e}\n{states}") from e
         if result.returncode != 0:
